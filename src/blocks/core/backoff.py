@@ -13,7 +13,14 @@ class Backoff:
 
     __slots__ = ("_random", "cap", "factor", "first", "floor", "tries")
 
-    def __init__(self, first: float = 0.1, cap: float = 10.0, factor: float = 2.0, floor: float = 0.0, random: Random | None = None) -> None:
+    def __init__(
+        self,
+        first: float = 0.1,
+        cap: float = 10.0,
+        factor: float = 2.0,
+        floor: float = 0.0,
+        random: Random | None = None,
+    ) -> None:
         if first <= 0 or cap < first or factor < 1 or not 0 <= floor <= first:
             raise ValueError("a backoff needs 0 <= floor <= first <= cap and factor >= 1")
         self.first, self.cap, self.factor, self.floor = first, cap, factor, floor

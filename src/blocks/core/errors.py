@@ -21,7 +21,9 @@ class Again(Enum):
     """Whether the same request may be sent once more. Retry rules read this value, never a type's name."""
 
     UNSENT = "unsent"  # no byte of the request left this process: safe for every method
-    REUSED = "reused"  # a kept-alive connection closed before any answer byte: safe for idempotent methods (RFC 9110 §9.2.2)
+    REUSED = (
+        "reused"  # a kept-alive connection closed before any answer byte: safe for idempotent methods (RFC 9110 §9.2.2)
+    )
     NEVER = "never"  # the other side may have acted on it
 
 
@@ -52,7 +54,9 @@ class Failure(BlocksError):
     status = 500
     reason = "internal"
 
-    def __init__(self, message: str, *, reason: str | None = None, status: int | None = None, again: Again = Again.NEVER) -> None:
+    def __init__(
+        self, message: str, *, reason: str | None = None, status: int | None = None, again: Again = Again.NEVER
+    ) -> None:
         super().__init__(message)
         self.again = again
         if reason is not None:

@@ -59,12 +59,12 @@ class Pending(Generic[T]):
             self._future.set_result(None)
 
     def abandoned(self) -> None:
-        """The waiting coroutine was cancelled; a subclass releases what it holds."""
+        """The waiting coroutine was cancelled, perhaps after ``resolve``; a subclass releases what it holds."""
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done:
             try:
-                if _driving is not None:
+                if _driving is not None and asyncio.current_task() is None:
                     yield self
                 else:
                     future = self._future = asyncio.get_running_loop().create_future()
@@ -92,12 +92,14 @@ class Driver:
     A subclass says what to do with the outcome: ``returned(value)`` or ``raised(error)``; exactly one is called, once.
     """
 
-    __slots__ = ("_coroutine", "_loop", "_task")
+    __slots__ = ("_busy", "_cancelled", "_coroutine", "_loop", "_task")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._busy = False
+        self._cancelled = False
 
     def returned(self, value: Any) -> None:
         """The coroutine returned ``value``."""
@@ -114,9 +116,10 @@ class Driver:
 
     def start(self, coroutine: Coroutine[Any, Any, Any], *, direct: bool) -> None:
         """Run ``coroutine``: at once and without a task when ``direct``, else in a task of its own."""
+        self._cancelled = False
         if direct:
             self._coroutine = coroutine
-            self.step()
+            self._send(None)
         else:
             self._task = self._loop.create_task(self._outcome(coroutine))
 
@@ -128,7 +131,9 @@ class Driver:
         """Raise ``CancelledError`` where the coroutine waits. The outcome still arrives, as ``raised``."""
         if self._task is not None:
             self._task.cancel()
-        elif self._coroutine is not None and _driving is not self:
+        elif self._busy:
+            self._cancelled = True  # it is running, further down this very stack: raised where it waits next
+        elif self._coroutine is not None:
             self._send(asyncio.CancelledError())
 
     def _send(self, error: BaseException | None) -> None:
@@ -137,25 +142,32 @@ class Driver:
         if coroutine is None:
             return
         outer, _driving = _driving, self
+        self._busy = True
         try:
             waiting = coroutine.send(None) if error is None else coroutine.throw(error)
         except StopIteration as stop:
             _driving = outer
+            self._busy = False
             self._coroutine = None
             self.returned(stop.value)
         except BaseException as failure:
             _driving = outer
+            self._busy = False
             self._coroutine = None
             self.raised(failure)
             if isinstance(failure, KeyboardInterrupt | SystemExit):
                 raise
         else:
             _driving = outer
-            if type(waiting) is Pending or isinstance(waiting, Pending):
+            self._busy = False
+            if isinstance(waiting, Pending):
                 waiting._driver = self
             else:
                 self._coroutine = None
                 self._task = self._loop.create_task(self._outcome(_Rest(coroutine, waiting)))
+            if self._cancelled:
+                self._cancelled = False
+                self.cancel()
 
     async def _outcome(self, work: Any) -> None:
         try:

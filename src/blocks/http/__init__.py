@@ -1,1 +1,1 @@
-"""Room: see docs/architecture.md."""
+"""HTTP as values and as a wire."""
