@@ -26,7 +26,7 @@ class BadTopic(ConfigError):
 
 
 def check_name(name: str) -> str:
-    """``name``, if it is a topic's name, else ``BadTopic``: dotted words without blanks, at most 255 bytes, 32 words."""
+    """``name``, if it is a topic's name, else ``BadTopic``: dotted words, no blanks, at most 255 bytes, 32 words."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise BadTopic(f"{name!r} is not a topic name: write dotted words without blanks or wildcards, like a.b.c")
     _check_size(name)
