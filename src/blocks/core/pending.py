@@ -200,7 +200,7 @@ class _Rest:
                 coroutine.close()
                 raise
             except BaseException as error:
-                step = coroutine.throw
+                step: Any = coroutine.throw
                 argument: Any = error
             else:
                 step = coroutine.send

@@ -47,15 +47,15 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*/\s*(\d*)\s*([a-z]+)")
 
 
 class Rate(NamedTuple):
-    """``count`` things (or bytes) in every ``period`` seconds."""
+    """``amount`` of things (or bytes) in every ``period`` seconds."""
 
-    count: float
+    amount: float
     period: float
 
     @property
     def per_second(self) -> float:
         """Things a second."""
-        return self.count / self.period
+        return self.amount / self.period
 
 
 def seconds(value: float | str) -> float:
