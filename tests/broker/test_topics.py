@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.broker.topics import BadTopic, NameTrie, PatternTrie, check_name, check_pattern, covers, matches
+from blocks.broker.errors import BadTopic
+from blocks.broker.topics import Names, Patterns, check_pattern, check_topic, covers, matches
 
 words = st.sampled_from(["a", "b", "c", "$x"])
 names = st.lists(words, min_size=1, max_size=4).map(".".join)
@@ -40,7 +41,7 @@ def test_a_pattern_stands_for_the_names_that_the_rules_say(pattern: str, name: s
 )
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(BadTopic):
-        check_name(name)
+        check_topic(name)
 
 
 @pytest.mark.parametrize("pattern", ["", "a.>.b", ">.a", "a*", "a.b*.c", "a..b", "a b", "x" * 256])
@@ -51,7 +52,7 @@ def test_what_is_no_pattern_is_refused(pattern: str) -> None:
 
 @given(st.lists(patterns, max_size=12), names)
 def test_the_trie_finds_what_the_rule_says(held: list[str], name: str) -> None:
-    trie: PatternTrie[str] = PatternTrie(cache=4)
+    trie: Patterns[str] = Patterns(cache=4)
     for pattern in held:
         trie.add(pattern, pattern)
     assert sorted(trie.match(name)) == sorted({p for p in held if matches(p, name)})
@@ -68,7 +69,7 @@ def test_the_trie_finds_what_the_rule_says(held: list[str], name: str) -> None:
 
 @given(st.lists(names, max_size=12), patterns)
 def test_the_names_of_a_pattern_are_those_that_match(held: list[str], pattern: str) -> None:
-    trie = NameTrie()
+    trie = Names()
     for name in held:
         trie.add(name)
     assert sorted(trie.select(pattern)) == sorted({n for n in held if matches(pattern, n)})
@@ -85,7 +86,7 @@ def test_a_pattern_that_covers_another_matches_all_of_its_names(wide: str, narro
 
 
 def test_a_full_cache_starts_again_and_stays_right() -> None:
-    trie: PatternTrie[int] = PatternTrie(cache=10)
+    trie: Patterns[int] = Patterns(cache=10)
     trie.add("a.*", 1)
     for number in range(100):
         assert trie.match(f"a.{number}") == (1,)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from blocks.core.errors import ConfigError
+from .errors import BadTopic
 
 T = TypeVar("T")
 
@@ -21,11 +21,7 @@ _WORD = re.compile(r"[^\s.*>\x00-\x1f\x7f]+")
 _NAME = re.compile(rf"{_WORD.pattern}(?:\.{_WORD.pattern})*")
 
 
-class BadTopic(ConfigError):
-    """A topic name or a pattern is not of the form that this page states."""
-
-
-def check_name(name: str) -> str:
+def check_topic(name: str) -> str:
     """``name``, if it is a topic's name, else ``BadTopic``: dotted words, no blanks, at most 255 bytes, 32 words."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise BadTopic(f"{name!r} is not a topic name: write dotted words without blanks or wildcards, like a.b.c")
@@ -83,20 +79,21 @@ def covers(wide: str, narrow: str) -> bool:
     return len(outer) == len(inner)
 
 
-class PatternTrie(Generic[T]):
+class Patterns(Generic[T]):
     """Finds the values whose patterns match a topic in time that grows with the topic's words, not with the patterns.
 
     Answers are cached by topic (at most ``cache`` of them; any change of the patterns empties it), so that a hot topic
     costs one look-up. Values are kept once for a pattern.
     """
 
-    __slots__ = ("_cache", "_cache_size", "_root", "_size")
+    __slots__ = ("_cache", "_cache_size", "_root", "_size", "epoch")
 
     def __init__(self, cache: int = 65_536) -> None:
         self._root: _Node[T] = _Node()
         self._cache: dict[str, tuple[T, ...]] = {}
         self._cache_size = cache
         self._size = 0
+        self.epoch = 0  # grows with every change, for those who keep answers of their own
 
     def __len__(self) -> int:
         return self._size
@@ -109,6 +106,7 @@ class PatternTrie(Generic[T]):
         if value not in node.values:
             node.values[value] = None
             self._size += 1
+            self.epoch += 1
             self._cache.clear()
 
     def discard(self, pattern: str, value: T) -> None:
@@ -125,6 +123,7 @@ class PatternTrie(Generic[T]):
             return
         del node.values[value]
         self._size -= 1
+        self.epoch += 1
         self._cache.clear()
         for parent, word in reversed(path):
             child = parent.children[word]
@@ -167,7 +166,7 @@ class PatternTrie(Generic[T]):
         return tuple(found)
 
 
-class NameTrie:
+class Names:
     """Holds topic names, and lists those that a pattern stands for without looking at the others."""
 
     __slots__ = ("_names", "_root")
@@ -187,7 +186,7 @@ class NameTrie:
         if name in self._names:
             return
         node = self._root
-        for word in check_name(name).split("."):
+        for word in check_topic(name).split("."):
             node = node.children.setdefault(word, _Node())
         node.values[name] = None
         self._names.add(name)
