@@ -7,23 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocks.broker.wire import (
+from blocks.broker.frames import (
     ACK,
     Ask,
     Closing,
     Deliver,
-    Encoder,
     Frame,
-    Framer,
     Hello,
     Ping,
-    ProtocolError,
     Publish,
     Receipts,
     Settle,
     Subscribe,
-    decode,
 )
+from blocks.broker.wire import Encoder, Framer, ProtocolError, decode
 
 counts = st.integers(0, 2**62)
 texts = st.text(max_size=20)
@@ -48,9 +45,11 @@ def publishes(draw: st.DrawFn) -> Publish:
 frames: st.SearchStrategy[Frame] = st.one_of(
     publishes(),
     st.builds(Hello, counts, st.dictionaries(texts, counts)),
-    st.builds(Receipts, st.lists(st.tuples(counts, counts, st.just([]), st.just([])).map(list), max_size=4)),
+    st.builds(
+        Receipts, st.just("fsync"), st.lists(st.tuples(counts, counts, st.just([]), st.just([])).map(list), max_size=4)
+    ),
     st.builds(Subscribe, counts, texts, st.just({"group": "g"})),
-    st.builds(Settle, counts, st.just(ACK), st.just([1, 5]), st.none(), counts),
+    st.builds(Settle, counts, st.just(ACK), st.just([["a", 3, [1, 5]]]), st.none(), counts),
     st.builds(Ask, counts, texts, st.just({})),
     st.builds(Ping, counts),
     st.builds(Closing, texts, texts),
@@ -130,13 +129,15 @@ def test_a_damaged_frame_is_a_frame_or_a_protocol_error(frame: Publish, data: st
         [2, 1, "a", [b"1"], {"colour": "red"}, False],  # a column that there is not
         [2, 1, "a", [b"1"], {"headers": {"a": 1}}, False],
         [2, -1, "a", [b"1"], {}, False],
-        [7, 1, 0, [1, 2, 3], None, 0],  # a range without its end
+        [7, 1, 0, [["a", 1, [1, 2, 3]]], None, 0],  # a range without its end
+        [7, 1, 0, [["a", 1, [5, 2]]], None, 0],  # a range that ends before it begins
+        [7, 1, 9, [], None, 0],  # a verb that there is not
         [99],
         [],
         {},
         5,
         msgpack.ExtType(4, b"xx"),
-        [14, msgpack.Timestamp(0)],
+        [15, msgpack.Timestamp(0)],
     ],
 )
 def test_a_malformed_frame_is_refused_with_a_reason(fields: Any) -> None:
@@ -156,8 +157,9 @@ def test_a_length_beyond_the_limit_is_refused_before_its_bytes_arrive() -> None:
         Framer(limit=100).receive(b"\x00\x00\x00\x00")
 
 
-def test_a_deliver_frame_has_one_offset_for_each_message_or_the_first() -> None:
-    frame = Deliver(1, 5, "a", [3, 9], [b"x", b"y"], {"time": 1.5, "attempt": [1, 2]})
+def test_a_run_has_one_offset_for_each_message_or_the_first() -> None:
+    run = ["a", 5, [3, 9], [b"x", b"y"], {"time": 1.5, "attempt": [1, 2]}]
+    frame = Deliver(1, [run])
     assert decode(Encoder().encode(frame)[4:]) == frame
     with pytest.raises(ProtocolError):
-        decode(Encoder().encode(frame._replace(offsets=[3]))[4:])
+        decode(Encoder().encode(Deliver(1, [["a", 5, [3], *run[3:]]]))[4:])

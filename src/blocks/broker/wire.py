@@ -11,11 +11,36 @@ and lengths beyond the limits are a ``ProtocolError`` and never an allocation of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import msgpack
 
 from blocks.core.errors import BlocksError
+
+from .frames import (
+    ACK,
+    EXTEND,
+    Answer,
+    Ask,
+    Closing,
+    Columns,
+    Credit,
+    Deliver,
+    Ended,
+    Frame,
+    Hello,
+    Ping,
+    Pong,
+    Publish,
+    Receipts,
+    Refused,
+    Settle,
+    Settled,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Welcome,
+)
 
 VERSION = 1
 MAX_FRAME = 16 * 1024 * 1024  # twice NATS' largest advised payload (8 MiB), so that a message of 8 MiB has room
@@ -23,171 +48,9 @@ MAX_HELLO = 16 * 1024  # all that a peer may send before it is known
 MAX_COUNT = 65_536  # messages, ranges or names in one frame
 MAX_TEXT = 65_536  # bytes of one header value, name or reason
 
-Column: TypeAlias = Any  # one value for all messages, or a list of one each
-Columns: TypeAlias = dict[str, Column]
-
 
 class ProtocolError(BlocksError):
     """The peer sent bytes that are not of this protocol, or more than was agreed; the connection ends with it."""
-
-
-class Hello(NamedTuple):
-    """The client's first frame: the version it speaks, who it is, and what it asks for."""
-
-    version: int
-    options: dict[str, Any]
-
-
-class Welcome(NamedTuple):
-    """The server's answer to ``Hello``: the version that holds, and its limits."""
-
-    version: int
-    options: dict[str, Any]
-
-
-class Publish(NamedTuple):
-    """Messages to be stored, all or none if ``atomic``; answered by a ``Receipts`` entry of the same ``number``."""
-
-    number: int
-    topics: str | list[str]
-    payloads: list[bytes]
-    columns: Columns
-    atomic: bool
-
-
-class Receipts(NamedTuple):
-    """What became of the publishes of one commit.
-
-    An entry is ``[number, offsets, duplicates, errors]``: ``offsets`` is the first of consecutive ones, or a list;
-    ``duplicates`` the places of messages that were there already, ``errors`` a list of ``[place, code, message]``.
-    """
-
-    entries: list[list[Any]]
-
-
-class Subscribe(NamedTuple):
-    """Asks for the messages of ``pattern``; answered by ``Subscribed`` or ``Refused`` of the same ``number``."""
-
-    number: int
-    pattern: str
-    options: dict[str, Any]
-
-
-class Subscribed(NamedTuple):
-    """The subscription ``number`` is there; every message that it is due arrives from here on."""
-
-    number: int
-    options: dict[str, Any]
-
-
-class Deliver(NamedTuple):
-    """Messages for the subscription ``number``; the first has the tag ``tag``, the next ``tag + 1``, and so on."""
-
-    number: int
-    tag: int
-    topics: str | list[str]
-    offsets: int | list[int]
-    payloads: list[bytes]
-    columns: Columns
-
-
-class Settle(NamedTuple):
-    """Says what became of delivered messages: ``verb`` for the tags in ``ranges`` (first, last, first, last, …).
-
-    ``argument`` is nack's delay, reject's reason, extend's seconds. ``answer`` not 0 asks for a ``Settled``.
-    """
-
-    number: int
-    verb: int
-    ranges: list[int]
-    argument: Any
-    answer: int
-
-
-class Settled(NamedTuple):
-    """The ``Settle`` that asked for ``answer`` is durable, except for ``stale`` tags whose lease was lost before."""
-
-    answer: int
-    stale: int
-
-
-class Unsubscribe(NamedTuple):
-    """Ends the subscription ``number``; what is not settled goes to others. Answered by ``Ended``."""
-
-    number: int
-
-
-class Ended(NamedTuple):
-    """The subscription ``number`` is over; an empty ``code`` says that it was asked for."""
-
-    number: int
-    code: str
-    message: str
-
-
-class Ask(NamedTuple):
-    """A question or an order to the broker itself; answered by ``Answer`` or ``Refused`` of the same ``number``."""
-
-    number: int
-    verb: str
-    arguments: dict[str, Any]
-
-
-class Answer(NamedTuple):
-    """The answer to the ``Ask`` of ``number``."""
-
-    number: int
-    value: Any
-
-
-class Refused(NamedTuple):
-    """The frame of ``number`` was understood and refused: a short constant and a sentence."""
-
-    number: int
-    code: str
-    message: str
-
-
-class Ping(NamedTuple):
-    """Asks for a ``Pong`` with the same ``token``."""
-
-    token: int
-
-
-class Pong(NamedTuple):
-    """Answers a ``Ping``."""
-
-    token: int
-
-
-class Closing(NamedTuple):
-    """The sender takes nothing new and closes when what is under way is done: a short constant and a sentence."""
-
-    code: str
-    message: str
-
-
-Frame: TypeAlias = (
-    Hello
-    | Welcome
-    | Publish
-    | Receipts
-    | Subscribe
-    | Subscribed
-    | Deliver
-    | Settle
-    | Settled
-    | Unsubscribe
-    | Ended
-    | Ask
-    | Answer
-    | Refused
-    | Ping
-    | Pong
-    | Closing
-)
-
-ACK, NACK, REJECT, EXTEND = range(4)  # the verbs of Settle
 
 
 def _only(values: Any, *kinds: type) -> bool:
@@ -223,11 +86,48 @@ def _is_payloads(value: Any) -> bool:
 
 
 def _is_offsets(value: Any) -> bool:
-    return _is_count(value) or (type(value) is list and all(map(_is_count, value)))
+    return _is_count(value) or (type(value) is list and _only(value, int))
 
 
 def _is_ranges(value: Any) -> bool:
-    return type(value) is list and len(value) % 2 == 0 and all(map(_is_count, value))
+    return (
+        type(value) is list
+        and len(value) % 2 == 0
+        and _only(value, int)
+        and all(value[i] <= value[i + 1] for i in range(0, len(value), 2))
+    )
+
+
+def _is_run(value: Any) -> bool:
+    return (
+        type(value) is list
+        and len(value) == 5
+        and _is_text(value[0])
+        and _is_count(value[1])
+        and _is_offsets(value[2])
+        and _is_payloads(value[3])
+        and _is_columns(value[4])
+        and (type(value[2]) is int or len(value[2]) == len(value[3]))
+        and _are_of_length(value[4], len(value[3]))
+    )
+
+
+def _is_runs(value: Any) -> bool:
+    return type(value) is list and all(map(_is_run, value))
+
+
+def _is_settlement(value: Any) -> bool:
+    return (
+        type(value) is list and len(value) == 3 and _is_text(value[0]) and _is_count(value[1]) and _is_ranges(value[2])
+    )
+
+
+def _is_settlements(value: Any) -> bool:
+    return type(value) is list and all(map(_is_settlement, value))
+
+
+def _is_verb(value: Any) -> bool:
+    return type(value) is int and ACK <= value <= EXTEND
 
 
 def _is_argument(value: Any) -> bool:
@@ -238,8 +138,18 @@ def _is_value(value: Any) -> bool:
     return True
 
 
+def _is_entry(value: Any) -> bool:
+    return (
+        type(value) is list
+        and len(value) == 4
+        and _is_count(value[0])
+        and _is_offsets(value[1])
+        and _only(value[2:], list)
+    )
+
+
 def _is_entries(value: Any) -> bool:
-    return type(value) is list and _only(value, list) and all(len(entry) == 4 for entry in value)
+    return type(value) is list and all(map(_is_entry, value))
 
 
 def _is_headers(value: Any) -> bool:
@@ -290,11 +200,12 @@ _TABLE: tuple[tuple[type[Any], tuple[Callable[[Any], bool], ...]], ...] = (
     (Hello, (_is_count, _is_options)),
     (Welcome, (_is_count, _is_options)),
     (Publish, (_is_count, _is_names, _is_payloads, _is_columns, _is_flag)),
-    (Receipts, (_is_entries,)),
+    (Receipts, (_is_text, _is_entries)),
     (Subscribe, (_is_count, _is_text, _is_options)),
     (Subscribed, (_is_count, _is_options)),
-    (Deliver, (_is_count, _is_count, _is_names, _is_offsets, _is_payloads, _is_columns)),
-    (Settle, (_is_count, _is_count, _is_ranges, _is_argument, _is_count)),
+    (Deliver, (_is_count, _is_runs)),
+    (Settle, (_is_count, _is_verb, _is_settlements, _is_argument, _is_count)),
+    (Credit, (_is_count, _is_count, _is_count)),
     (Settled, (_is_count, _is_count)),
     (Unsubscribe, (_is_count,)),
     (Ended, (_is_count, _is_text, _is_text)),
@@ -334,21 +245,20 @@ def decode(body: bytes | memoryview) -> Frame:
         if not check(fields[place]):
             raise ProtocolError(f"the field {kind._fields[place - 1]} of a {kind.__name__} frame is malformed")
     frame: Frame = kind._make(fields[1:])
-    if type(frame) is Publish or type(frame) is Deliver:
-        _check_lengths(frame)
+    if type(frame) is Publish:
+        count = len(frame.payloads)
+        if type(frame.topics) is list and len(frame.topics) != count:
+            raise ProtocolError(f"a Publish frame of {count} messages has {len(frame.topics)} topics")
+        if not _are_of_length(frame.columns, count):
+            raise ProtocolError(f"a Publish frame of {count} messages has a column of another length")
     return frame
 
 
-def _check_lengths(frame: Publish | Deliver) -> None:
-    """Every column that is a list has one value for each payload."""
-    count = len(frame.payloads)
-    if type(frame.topics) is list and len(frame.topics) != count:
-        raise ProtocolError(f"a {type(frame).__name__} frame of {count} messages has {len(frame.topics)} topics")
-    if type(frame) is Deliver and type(frame.offsets) is list and len(frame.offsets) != count:
-        raise ProtocolError(f"a Deliver frame of {count} messages has {len(frame.offsets)} offsets")
-    for name, column in frame.columns.items():
-        if type(column) is list and name != "producer" and len(column) != count:
-            raise ProtocolError(f"a frame of {count} messages has {len(column)} values of {name}")
+def _are_of_length(columns: Columns, count: int) -> bool:
+    """Whether every column that is a list has one value for each message."""
+    return all(
+        type(column) is not list or len(column) == count or name == "producer" for name, column in columns.items()
+    )
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:
