@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from blocks.core.errors import ClientFault, Failure
@@ -75,6 +75,7 @@ class Stream:
         "_source",
         "_taken",
         "_waiter",
+        "_watchers",
         "ended",
         "length",
         "trailers",
@@ -92,6 +93,7 @@ class Stream:
         self._sink: Sink | None = None
         self._waiter: Pending[None] | None = None
         self._error: BaseException | None = None
+        self._watchers: tuple[Callable[[BaseException | None], None], ...] = ()
 
     @classmethod
     def of(cls, chunks: AsyncIterable[bytes], length: int | None = None) -> Stream:
@@ -130,6 +132,8 @@ class Stream:
             sink.end(trailers)
         elif self._waiter is not None:
             self._waiter.resolve(None)
+        if self._watchers:
+            self._tell(None)
 
     def fail(self, error: BaseException) -> None:
         """The body broke off: the reader gets ``error`` after what came before it."""
@@ -143,6 +147,18 @@ class Stream:
             sink.abort(error)
         elif self._waiter is not None:
             self._waiter.resolve(None)
+        if self._watchers:
+            self._tell(error)
+
+    def watch(self, ended: Callable[[BaseException | None], None]) -> None:
+        """Call ``ended(error)`` once, when the source is done with this body: for whoever counts what is under way.
+
+        ``error`` is what broke it off, or None when it is complete or its reader gave it up. At once when it has ended already.
+        """
+        if self.ended:
+            ended(self._error)
+        else:
+            self._watchers += (ended,)
 
     # -- the reader's side
 
@@ -197,6 +213,8 @@ class Stream:
                 self._waiter.resolve(None)
         if source is not None:
             source.cancel()
+        if self._watchers:
+            self._tell(None)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self._take()
@@ -237,6 +255,11 @@ class Stream:
                 raise TooLarge(f"a body of more than {limit} bytes is over the limit")
             chunks.append(chunk)
         return b"".join(chunks)
+
+    def _tell(self, error: BaseException | None) -> None:
+        watchers, self._watchers = self._watchers, ()
+        for ended in watchers:
+            ended(error)
 
     def _take(self) -> None:
         if self._taken:
