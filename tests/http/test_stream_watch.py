@@ -1,6 +1,7 @@
 """Whoever counts what is under way hears of a body's end once, whichever way it ends."""
 
 import pytest
+
 from blocks.core.errors import UpstreamFault
 from blocks.http.body import Stream
 
