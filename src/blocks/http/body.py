@@ -273,14 +273,30 @@ class Stream:
 
 
 class Tunnel(Protocol):
-    """A body that goes both ways, after 101 (RFC 9110 §7.8): the server hands the client's transport over to it."""
+    """A body that goes both ways, after 101 (RFC 9110 §7.8). The server connects it to the client and calls the rest."""
 
-    def connect(self, transport: asyncio.Transport, data: bytes) -> asyncio.BaseProtocol:
-        """Take the client's ``transport`` over; ``data`` came with or after the request already. Returns the protocol to set on it."""
+    def connect(self, sink: Sink, source: Source) -> None:
+        """What comes from the other side goes to ``sink`` from now on; ``source`` is paused while the other side is full."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Bytes from the client."""
+        ...
+
+    def end(self) -> None:
+        """The client has ended its side; the other way stays open."""
+        ...
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        ...
+
+    def resume(self) -> None:
+        """The client has caught up."""
         ...
 
     def cancel(self) -> None:
-        """The client is gone before it could be connected."""
+        """The client is gone."""
         ...
 
 

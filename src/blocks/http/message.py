@@ -64,13 +64,14 @@ class Section:
     itself; a section read from a connection lives with that connection, so facts of the connection may go in too.
     """
 
-    __slots__ = ("_index", "_wire", "derived", "pairs")
+    __slots__ = ("_dated", "_index", "_wire", "derived", "pairs")
 
     def __init__(self, pairs: list[Pair]) -> None:
         self.pairs = pairs
         self.derived: dict[object, Any] = {}
         self._index: dict[bytes, list[bytes]] | None = None
         self._wire: bytes | None = None
+        self._dated: bool | None = None
 
     @property
     def index(self) -> dict[bytes, list[bytes]]:
@@ -84,6 +85,14 @@ class Section:
                 else:
                     index[name] = [value]
         return index
+
+    @property
+    def has_date(self) -> bool:
+        """Whether Date is among them."""
+        dated = self._dated
+        if dated is None:
+            dated = self._dated = any(name == b"date" for name, _ in self.pairs)
+        return dated
 
     @property
     def wire(self) -> bytes:
@@ -374,8 +383,9 @@ class Response:
 
     def discard(self) -> None:
         """Give the body up unread, so that what it comes from can be released. Needed for a response that is not passed on."""
-        if isinstance(self.body, Stream):
-            self.body.cancel()
+        cancel = getattr(self.body, "cancel", None)
+        if cancel is not None:
+            cancel()
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"

@@ -1,0 +1,257 @@
+"""``Server`` listens and hands connections to a handler; ``serve`` is a process's whole life around it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from blocks.core.clock import SYSTEM, Clock
+from blocks.core.errors import BlocksError, ConfigError
+
+from .h1 import DEFAULT as DEFAULT_LIMITS
+from .h1 import Limits
+from .handler import Handler, running
+from .inbound import Inbound
+from .service import Observer, Service
+from .timeouts import DEFAULT as DEFAULT_TIMEOUTS
+from .timeouts import Timeouts
+
+if TYPE_CHECKING:
+    import ssl
+
+BACKLOG = 2048  # connections the kernel holds until they are accepted (nginx: 511, too few for a burst of 1,000)
+
+
+class CannotBind(BlocksError, OSError):
+    """An address cannot be listened on: it is in use, not ours, or not allowed."""
+
+
+def parse_address(address: str) -> tuple[str, int] | str:
+    """(host, port) of ``127.0.0.1:8080``, ``[::1]:8080`` or ``:8080``; the path of ``unix:/run/app.sock``. Raises ``ConfigError``."""
+    if address.startswith("unix:"):
+        path = address[5:].removeprefix("//")
+        if not path:
+            raise ConfigError(f"{address!r} names no path; write unix:/run/app.sock")
+        return path
+    try:
+        parts = urlsplit("//" + address)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(
+            f"{address!r} is not an address: {error}; write 127.0.0.1:8080, [::1]:8080 or unix:PATH"
+        ) from None
+    if port is None or parts.path or parts.query or parts.username is not None:
+        raise ConfigError(f"{address!r} is not an address; write 127.0.0.1:8080, [::1]:8080 or unix:PATH")
+    return parts.hostname or "0.0.0.0", port
+
+
+class Server:
+    """Serves ``handler`` on ``addresses`` while it is open.
+
+    >>> async with Server(app, "127.0.0.1:0") as server:        # doctest: +SKIP
+    ...     print(server.url)                                   # the port is known now
+
+    ``tls`` is an ``ssl.SSLContext`` (see ``blocks.http.tls``) for every TCP listener. ``handler``'s parts are entered first and left last.
+    ``drain`` is how many seconds ``stop`` lets requests finish. Raises ``CannotBind``, and ``ConfigError`` for an address that is none.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *addresses: str,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        max_connections: int | None = None,
+        upgrades: Sequence[str] = ("websocket",),
+        observer: Observer | None = None,
+        reuse_port: bool = False,
+        sockets: Sequence[socket.socket] = (),
+        drain: float = 10.0,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.handler = handler
+        self.parts = (handler,)
+        self._addresses = [parse_address(address) for address in addresses]
+        self._sockets = list(sockets)
+        self._tls = tls
+        self._limits = limits
+        self._timeouts = timeouts
+        self._max_connections = max_connections
+        self._upgrades = frozenset(name.lower() for name in upgrades)
+        self._observer = observer
+        self._reuse_port = reuse_port
+        self._drain = drain
+        self._clock = clock
+        self._listeners: list[asyncio.AbstractServer] = []
+        self._bound: list[str] = []
+        self._paths: list[str] = []
+        self._stack: AsyncExitStack | None = None
+        self.service: Service | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, ports resolved: ``127.0.0.1:8080`` or ``unix:/run/app.sock``."""
+        return self._bound
+
+    @property
+    def url(self) -> str:
+        """The first TCP listener as a URL."""
+        scheme = "http" if self._tls is None else "https"
+        return next(f"{scheme}://{address}" for address in self._bound if not address.startswith("unix:"))
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Enter the handler's parts, then listen. When it returns, a connection is accepted."""
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(running(self.handler))
+            self.service = service = Service(
+                loop,
+                self.handler,
+                self._limits,
+                self._timeouts,
+                max_connections=self._max_connections,
+                upgrades=self._upgrades,
+                observer=self._observer,
+                clock=self._clock,
+            )
+            stack.push_async_callback(self._close_listeners)
+            for address in self._addresses:
+                await self._listen(loop, service, address)
+            for given in self._sockets:
+                await self._adopt(loop, service, given)
+            self._stack = stack.pop_all()
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop, service: Service, address: tuple[str, int] | str) -> None:
+        def accept() -> Inbound:
+            return Inbound(service)
+
+        try:
+            if isinstance(address, str):
+                _remove_stale(address)
+                listener = await loop.create_unix_server(accept, address, backlog=BACKLOG)
+                self._paths.append(address)
+                self._bound.append(f"unix:{address}")
+            else:
+                host, port = address
+                more: dict[str, Any] = {"reuse_port": True} if self._reuse_port else {}
+                listener = await loop.create_server(accept, host, port, ssl=self._tls, backlog=BACKLOG, **more)
+                self._bound.extend(_name(bound) for bound in listener.sockets)
+        except OSError as error:
+            shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+            raise CannotBind(
+                error.errno, f"cannot listen on {shown}: {os.strerror(error.errno) if error.errno else error}"
+            ) from error
+        self._listeners.append(listener)
+
+    async def _adopt(self, loop: asyncio.AbstractEventLoop, service: Service, given: socket.socket) -> None:
+        """Listen on a socket that somebody else has bound: a parent process, or systemd."""
+        tls = self._tls if given.family != socket.AF_UNIX else None
+        listener = await loop.create_server(lambda: Inbound(service), sock=given, ssl=tls, backlog=BACKLOG)
+        self._bound.append(_name(given))
+        self._listeners.append(listener)
+
+    def stop_listening(self) -> None:
+        """Accept no more; what is connected stays."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        for path in self._paths:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+        self._paths.clear()
+
+    async def _close_listeners(self) -> None:
+        self.stop_listening()
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Stop listening and let requests finish for ``timeout`` seconds; True when none had to be cut."""
+        self.stop_listening()
+        if self.service is None:
+            return True
+        return await self.service.drain(self._drain if timeout is None else timeout)
+
+    async def stop(self, timeout: float | None = None) -> bool:
+        """Drain, then leave the handler's parts. Safe to call twice. True when no request had to be cut."""
+        stack, self._stack = self._stack, None
+        if stack is None:
+            return True
+        async with stack:
+            return await self.drain(timeout)
+
+
+def _name(bound: socket.socket) -> str:
+    name = bound.getsockname()
+    if isinstance(name, tuple):
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return f"unix:{name}"
+
+
+def _remove_stale(path: str) -> None:
+    """Take away the socket that a killed process left behind, and nothing else: a live one answers, a file is not ours."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            os.unlink(path)
+
+
+async def serve(handler: Handler, *addresses: str, **settings: Any) -> None:
+    """Serve ``handler`` until SIGTERM or SIGINT (a second one stops at once), or until cancelled; then drain.
+
+    ``settings`` are ``Server``'s.
+
+    >>> asyncio.run(serve(app, "127.0.0.1:8080"))        # doctest: +SKIP
+    """
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    now = asyncio.Event()
+
+    def on_signal() -> None:
+        (now if stopping.is_set() else stopping).set()
+
+    caught: list[signal.Signals] = []
+    async with AsyncExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                loop.add_signal_handler(number, on_signal)
+            except (NotImplementedError, RuntimeError, ValueError):
+                break  # not the main thread, or a platform without: the caller cancels
+            caught.append(number)
+        stack.callback(lambda: [loop.remove_signal_handler(number) for number in caught])
+        server = Server(handler, *addresses, **settings)
+        async with server:
+            await stopping.wait()
+            drained = loop.create_task(server.drain())
+            hurried = loop.create_task(now.wait())
+            try:
+                await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
+                if not drained.done():
+                    await server.drain(0)
+            finally:
+                hurried.cancel()
+                await asyncio.gather(drained, hurried, return_exceptions=True)

@@ -1,0 +1,94 @@
+"""The upstream's side of an upgraded connection: bytes both ways, each side paused while the other does not keep up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from .body import Sink, Source
+
+
+class OutboundTunnel(asyncio.Protocol):
+    """Takes over an upstream's transport after 101; the server connects it to the client (see ``body.Tunnel``)."""
+
+    __slots__ = ("_early", "_gone", "_sink", "_source", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, early: bytes, gone: Callable[[OutboundTunnel], None]) -> None:
+        self._transport = transport
+        self._early = early  # came right behind the 101, before there was a client to give it to
+        self._gone = gone
+        self._sink: Sink | None = None
+        self._source: Source | None = None
+        transport.pause_reading()
+
+    # -- called by the client's side
+
+    def connect(self, sink: Sink, source: Source) -> None:
+        """Send what the upstream says to ``sink`` from now on."""
+        self._sink, self._source = sink, source
+        if self._early:
+            sink.write(self._early)
+            self._early = b""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def end(self) -> None:
+        """The client has ended its side."""
+        if not self._transport.is_closing():
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        self._sink = self._source = None
+        self._transport.abort()
+
+    # -- called by the transport
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        if self._sink is not None:
+            self._sink.write(data)
+
+    def eof_received(self) -> bool:
+        """The upstream has ended its side; the client may still send."""
+        if self._sink is not None:
+            self._sink.end(None)
+        return self._transport.can_write_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The upstream is gone."""
+        sink, self._sink, self._source = self._sink, None, None
+        if sink is not None:
+            if exc is None:
+                sink.end(None)
+            else:
+                sink.abort(exc)
+        self._gone(self)
+
+    def pause_writing(self) -> None:
+        """The upstream does not keep up."""
+        if self._source is not None:
+            self._source.pause()
+
+    def resume_writing(self) -> None:
+        """The upstream has caught up."""
+        if self._source is not None:
+            self._source.resume()
