@@ -72,6 +72,20 @@ class Publication:
         self.sequence = sequence
 
 
+class Outgoing(NamedTuple):
+    """One message of an atomic batch. ``ttl`` and ``delay`` are seconds from now, ``at`` wall-clock seconds."""
+
+    topic: str
+    payload: bytes
+    key: bytes | None = None
+    headers: Mapping[str, str] | None = None
+    id: str | None = None
+    ttl: float | None = None
+    delay: float | None = None
+    at: float | None = None
+    reply_to: str | None = None
+
+
 class Receipt(NamedTuple):
     """What the publisher of one message is told once it is as durable as ``durability`` says."""
 
@@ -82,7 +96,7 @@ class Receipt(NamedTuple):
 
 
 class Receipts:
-    """The outcome of a ``Publication``: ``offsets[i]`` is message i's (-1 if refused), ``errors[i]`` why it was refused.
+    """The outcome of a ``Publication``: ``offsets[i]`` is message i's (-1 if refused), ``errors[i]`` says why.
 
     ``offsets`` is a ``range`` when the messages are of one topic, dense and new. ``duplicates`` has the indexes
     of messages that were there already; their offset is the first one's.
@@ -320,7 +334,7 @@ class Message:
         stamps = self._run.timestamps
         return stamps[self._index] if isinstance(stamps, list) else stamps
 
-    async def ack(self, wait: bool = False) -> None:
+    async def ack(self, *, wait: bool = False) -> None:
         """Say that it is done. With ``wait``: return when the broker has that on disk."""
         await self._answer(self._owner.ack, wait)
 

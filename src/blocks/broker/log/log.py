@@ -1,0 +1,377 @@
+"""The log: numbered batches in segments, written a commit at a time and read by topic and offset.
+
+Two threads use it, never the same parts: the loop plans commits, takes in finished ones and reads; the commit thread runs
+``Commit.run``, which touches only files.
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from random import Random
+from typing import NamedTuple
+
+from blocks.broker.errors import Damaged
+
+from .batch import HEADER, HEADER_SIZE, BadBatch, Batch, Section, check, decode, encode
+from .cache import BatchCache
+from .disk import Disk, File
+from .index import SPACING, Index
+from .segment import HEADER_SIZE as SEGMENT_START
+from .segment import SegmentHeader
+
+SEGMENT_BYTES = 64 << 20  # etcd's write-ahead log cuts at 64 MiB
+CACHE_BYTES = 32 << 20
+_WINDOW = 128 << 10  # bytes read at once where batches are small
+_WINDOWS = 32
+_OPEN_FILES = 128
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Segment:
+    """One file of the log: its header, its index, and ``length`` bytes of committed batches."""
+
+    __slots__ = ("file", "header", "index", "length", "retired", "window")
+
+    def __init__(self, header: SegmentHeader, index: Index, length: int) -> None:
+        self.header = header
+        self.index = index
+        self.length = length
+        self.file: File | None = None
+        self.window: tuple[int, bytes] | None = None
+        self.retired = False
+
+
+class Place(NamedTuple):
+    """Where a reader is: the batch it read last."""
+
+    segment: Segment
+    position: int
+
+
+class Write(NamedTuple):
+    """One batch on its way to the disk."""
+
+    segment: Segment
+    batch: Batch
+    data: bytes
+
+
+class Commit:
+    """What one round of the commit thread writes and syncs; ``error`` is set if it failed, ``full`` if for want of room."""
+
+    __slots__ = ("created", "error", "full", "lengths", "sync", "writes")
+
+    def __init__(self, writes: list[Write], created: list[Segment], sync: bool) -> None:
+        self.writes = writes
+        self.created = created
+        self.sync = sync
+        self.lengths = {write.segment.header.id: write.segment.length for write in writes}
+        self.error: OSError | None = None
+        self.full = False
+
+    def run(self, disk: Disk) -> None:
+        """Write and sync (in the commit thread). On a full disk cut what was written of it; never raises ``OSError``."""
+        try:
+            self._write(disk)
+            if self.sync:
+                self._sync()
+        except OSError as error:
+            self.error = error
+
+    def _write(self, disk: Disk) -> None:
+        try:
+            start = 0
+            while start < len(self.writes):
+                segment = self.writes[start].segment
+                stop = start
+                while stop < len(self.writes) and self.writes[stop].segment is segment:
+                    stop += 1
+                if segment in self.created:
+                    create(disk, segment)
+                assert segment.file is not None
+                segment.file.write(self.writes[start].batch.position, [w.data for w in self.writes[start:stop]])
+                start = stop
+        except OSError as error:
+            if error.errno in FULL:
+                self._cut(disk)
+                self.full = True
+            raise
+
+    def _sync(self) -> None:
+        done: list[Segment] = []
+        for write in self.writes:
+            if write.segment not in done:
+                done.append(write.segment)
+                assert write.segment.file is not None
+                write.segment.file.sync()
+
+    def _cut(self, disk: Disk) -> None:
+        for write in self.writes:
+            segment = write.segment
+            if segment in self.created:
+                if segment.file is not None:
+                    segment.file.close()
+                    segment.file = None
+                disk.unlink(segment.header.name)
+            elif segment.file is not None:
+                segment.file.truncate(self.lengths[segment.header.id])
+                segment.file.sync()
+
+
+def create(disk: Disk, segment: Segment) -> None:
+    """Make the segment's file: after a crash it is there with its header, or not at all."""
+    segment.file = disk.open(segment.header.name, create=True)
+    segment.file.write(0, [segment.header.encode()])
+    segment.file.sync()
+    disk.sync_directory()
+
+
+class Log:
+    """All segments of a broker, oldest first; the last one is written to."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        stream: int,
+        random: Random,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.disk = disk
+        self.stream = stream
+        self.segment_bytes = segment_bytes
+        self.segments: dict[int, Segment] = {}
+        self.spans: dict[str, array[int]] = {}  # topic -> segment id, first offset, segment id, first offset, …
+        self.next_number = 1
+        self.damage: list[str] = []
+        self._random = random
+        self._cache = BatchCache(cache_bytes)
+        self._windows: OrderedDict[int, Segment] = OrderedDict()
+        self._files: OrderedDict[int, Segment] = OrderedDict()
+        self.active: Segment | None = None
+        self._planned: int | None = None  # the newest id given to a segment, whether or not its commit succeeded
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def plan(self, batches: list[Batch], now: float, sync: bool) -> Commit:
+        """Number and encode ``batches`` as the next commit. One commit is planned, run and taken in at a time."""
+        writes: list[Write] = []
+        created: list[Segment] = []
+        segment = self.active
+        position = segment.length if segment else 0
+        for batch in batches:
+            if segment is None or position >= self.segment_bytes or self._skips(segment, batch, writes):
+                segment = self.new_segment(batch.number, now)
+                created.append(segment)
+                position = SEGMENT_START
+            stable = segment.length if segment not in created else SEGMENT_START
+            data = encode(batch, segment.header.mark, segment.header.seed, stable)
+            batch.segment, batch.position, batch.length = segment.header.id, position, len(data)
+            writes.append(Write(segment, batch, data))
+            position += len(data)
+        return Commit(writes, created, sync)
+
+    @staticmethod
+    def _skips(segment: Segment, batch: Batch, writes: list[Write]) -> bool:
+        """Numbers are dense in a segment: after a loss at its end the next batch opens another."""
+        return not writes and segment.index.end != batch.number
+
+    def new_segment(self, first: int, now: float) -> Segment:
+        """A segment to follow the active one; it joins the log with the commit that creates it."""
+        number = max(self.segments, default=0) + 1
+        if self._planned is not None:
+            number = max(number, self._planned + 1)
+        self._planned = number
+        salt = 0
+        while not salt & 0xFFFFFFFF:
+            salt = self._random.getrandbits(64)
+        index = Index()
+        index.end = first
+        return Segment(SegmentHeader(number, salt, first, self.stream, now), index, SEGMENT_START)
+
+    def finish(self, commit: Commit) -> list[Segment]:
+        """Take in a commit that was written; gives the segments that it sealed."""
+        sealed: list[Segment] = []
+        for segment in commit.created:
+            if self.active is not None:
+                sealed.append(self.active)
+            self.add_segment(segment)
+        for segment, batch, data in commit.writes:
+            self.take_in(segment, batch)
+            segment.length = batch.position + len(data)
+            if batch.sections:
+                self._cache.put(segment.header.salt, batch)
+        if commit.writes:
+            self.next_number = commit.writes[-1].batch.number + 1
+        return sealed
+
+    def take_in(self, segment: Segment, batch: Batch) -> None:
+        """Index one batch."""
+        for topic in segment.index.add(batch):
+            self.note_span(topic, segment, segment.index.spans[topic].first)
+
+    def note_span(self, topic: str, segment: Segment, first: int) -> None:
+        """Remember that ``topic`` has messages in ``segment``, which is the newest."""
+        spans = self.spans.get(topic)
+        if spans is None:
+            spans = self.spans[topic] = array("Q")
+        spans.append(segment.header.id)
+        spans.append(first)
+
+    def add_segment(self, segment: Segment) -> None:
+        """Make ``segment`` the newest one."""
+        self.segments[segment.header.id] = segment
+        self.active = segment
+
+    def forget_topic(self, topic: str) -> None:
+        """A deleted topic's messages cannot be read any more; a topic of the same name starts anew."""
+        self.spans.pop(topic, None)
+        for segment in self.segments.values():
+            segment.index.spans.pop(topic, None)
+
+    def replace(self, old: Segment, new: Segment | None) -> None:
+        """A segment was rewritten to ``new``, or removed."""
+        old.retired = True
+        self._close(old)
+        if new is None:
+            del self.segments[old.header.id]
+        else:
+            self.segments[old.header.id] = new
+        for topic in old.index.spans:
+            spans = self.spans.get(topic)
+            if spans is None:
+                continue
+            span = new.index.spans.get(topic) if new is not None else None
+            at = spans[::2].index(old.header.id) * 2 if old.header.id in spans[::2] else -1
+            if at >= 0:
+                spans[at : at + 2] = array("Q", (old.header.id, span.first) if span else ())
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def read(self, topic: str, offset: int, place: Place | None = None) -> tuple[Batch, Section] | None:
+        """The first stored messages of ``topic`` at or after ``offset``: their batch and section; None if there are none.
+
+        ``place``, where the reader was before this offset, saves the search. Raises ``Damaged`` for a bad batch.
+        """
+        spans = self.spans.get(topic)
+        if spans is None:
+            return None
+        if place is not None and not place.segment.retired:
+            found = self._walk(place.segment, topic, offset, place.position)
+            if found is not None:
+                return found
+            at = bisect_right(spans[::2], place.segment.header.id) * 2
+        else:
+            at = max(0, bisect_right(spans[1::2], offset) - 1) * 2
+        while at < len(spans):
+            segment = self.segments[spans[at]]
+            span = segment.index.spans[topic]
+            if span.end > offset:
+                found = self._walk(segment, topic, offset, span.locate(offset))
+                if found is not None:
+                    return found
+            at += 2
+        return None
+
+    def place(self, batch: Batch) -> Place:
+        """Where ``batch`` is, for the next ``read``."""
+        return Place(self.segments[batch.segment], batch.position)
+
+    def _walk(self, segment: Segment, topic: str, offset: int, position: int) -> tuple[Batch, Section] | None:
+        span = segment.index.spans.get(topic)
+        if span is None or span.end <= offset:
+            return None
+        while 0 <= position < segment.length:
+            batch = self.batch(segment, position)
+            section = batch.section(topic)
+            if section is not None and section.offsets[-1] >= offset:
+                return batch, section
+            position = span.following(position + batch.length)
+        return None
+
+    def batch(self, segment: Segment, position: int) -> Batch:
+        """The batch at ``position``; raises ``Damaged`` if the disk gives back other bytes than were written."""
+        salt = segment.header.salt
+        batch = self._cache.get(salt, position)
+        if batch is None:
+            data, at = self._bytes(segment, position)
+            try:
+                check(data, at, segment.header.mark, segment.header.seed)
+            except BadBatch as error:
+                raise Damaged(f"{segment.header.name} at byte {position}: {error}") from error
+            batch = decode(data, at)
+            batch.segment, batch.position = segment.header.id, position
+            self._cache.put(salt, batch)
+        return batch
+
+    def batches(self, segment: Segment, start: int = SEGMENT_START) -> Iterator[Batch]:
+        """Every batch of ``segment`` from ``start`` on, past the cache."""
+        position = start
+        while position < segment.length:
+            data, at = self._bytes(segment, position)
+            try:
+                length = check(data, at, segment.header.mark, segment.header.seed)
+            except BadBatch as error:
+                raise Damaged(f"{segment.header.name} at byte {position}: {error}") from error
+            batch = decode(data, at)
+            batch.segment, batch.position = segment.header.id, position
+            yield batch
+            position += length
+
+    def _bytes(self, segment: Segment, position: int) -> tuple[bytes, int]:
+        """Bytes that hold the batch at ``position`` whole, and where in them it starts."""
+        window = segment.window
+        if window is not None:
+            start, data = window
+            at = position - start
+            if 0 <= at and at + HEADER_SIZE <= len(data):
+                length: int = HEADER.unpack_from(data, at)[2]
+                if at + HEADER_SIZE + length <= len(data):
+                    return data, at
+        file = self._open(segment)
+        data = file.read(position, min(_WINDOW, segment.length - position))
+        if len(data) >= HEADER_SIZE:
+            need = HEADER_SIZE + HEADER.unpack_from(data, 0)[2]
+            if need > len(data) and position + need <= segment.length:
+                return data + file.read(position + len(data), need - len(data)), 0
+        segment.window = (position, data)
+        self._windows[segment.header.id] = segment
+        self._windows.move_to_end(segment.header.id)
+        if len(self._windows) > _WINDOWS:
+            self._windows.popitem(last=False)[1].window = None
+        return data, 0
+
+    def _open(self, segment: Segment) -> File:
+        if segment.file is None:
+            segment.file = self.disk.open(segment.header.name)
+            self._files[segment.header.id] = segment
+            while len(self._files) > _OPEN_FILES:
+                _, other = self._files.popitem(last=False)
+                if other is not self.active and other is not segment:
+                    self._close(other)
+        return segment.file
+
+    def _close(self, segment: Segment) -> None:
+        segment.window = None
+        if segment.file is not None:
+            segment.file.close()
+            segment.file = None
+
+    def close(self) -> None:
+        """Close every file."""
+        for segment in self.segments.values():
+            self._close(segment)
+        self._cache.clear()
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, without indexes."""
+        return sum(segment.length for segment in self.segments.values())
+
+
+__all__ = ["CACHE_BYTES", "FULL", "SEGMENT_BYTES", "SPACING", "Commit", "Log", "Place", "Segment", "create"]
