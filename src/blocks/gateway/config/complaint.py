@@ -1,0 +1,41 @@
+"""A complaint is one thing that is wrong with a configuration: where, what, and what would be right."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from blocks.core.errors import ConfigError
+
+At = tuple[str | int, ...]
+
+
+class Complaint(NamedTuple):
+    """``at`` are the keys that lead to the place (``("routes", 3, "limit")``); ``level`` is error or warning."""
+
+    at: At
+    message: str
+    level: str = "error"
+
+
+class ConfigErrors(ConfigError):
+    """Everything that is wrong at once; ``complaints`` have the places."""
+
+    def __init__(self, complaints: list[Complaint]) -> None:
+        self.complaints = complaints
+        super().__init__("; ".join(f"{dotted(one.at)}: {one.message}" if one.at else one.message for one in complaints))
+
+
+def dotted(at: At) -> str:
+    """``routes[3].limit``."""
+    text = ""
+    for key in at:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+    return text
+
+
+def complaints_of(error: ConfigError, at: At) -> list[Complaint]:
+    """An error raised below ``at``, as complaints; an error may say how much further down it is, by an attribute ``at``."""
+    below: At = tuple(getattr(error, "at", ()))
+    if isinstance(error, ConfigErrors):
+        return [one._replace(at=(*at, *below, *one.at)) for one in error.complaints]
+    return [Complaint((*at, *below), str(error))]

@@ -1,0 +1,91 @@
+"""Plain values become structs, and every error in them is found in one pass: msgspec alone stops at the first."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar, Union, cast
+
+import msgspec
+
+from .complaint import At, Complaint, ConfigErrors
+from .suggest import suggestion
+
+T = TypeVar("T")
+_BAD = object()
+
+
+def decode(type: type[T], value: Any) -> T:
+    """``value`` as a ``type``. Raises ``ConfigErrors`` with everything that is wrong, each with its path below ``value``."""
+    complaints: list[Complaint] = []
+    made = convert(type, value, (), complaints)
+    if complaints:
+        raise ConfigErrors(complaints)
+    return cast(T, made)
+
+
+def convert(kind: Any, value: Any, at: At, complaints: list[Complaint]) -> Any:
+    """``value`` as a ``kind``; what is wrong is added to ``complaints``."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _struct(kind, value, at, complaints)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        chosen = _choose(arguments, value)
+        if chosen is not None:
+            return convert(chosen, value, at, complaints)
+    elif origin in (list, tuple) and isinstance(value, list | tuple) and arguments:
+        items = [convert(arguments[0], item, (*at, place), complaints) for place, item in enumerate(value)]
+        return tuple(items) if origin is tuple else items
+    elif origin is dict and isinstance(value, Mapping):
+        return {key: convert(arguments[1], item, (*at, key), complaints) for key, item in value.items()}
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        complaints.append(Complaint(at, _words(str(error))))
+        return _BAD
+
+
+def _choose(arguments: tuple[Any, ...], value: Any) -> Any:
+    """The member of a union that a table or list can only be meant for, so that errors inside it get their places."""
+    for kind in arguments:
+        if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            return kind
+        origin = typing.get_origin(kind)
+        if isinstance(value, Mapping) and origin is dict:
+            return kind
+        if isinstance(value, list | tuple) and origin in (list, tuple):
+            return kind
+    return None
+
+
+def _struct(kind: type[msgspec.Struct], value: Any, at: At, complaints: list[Complaint]) -> Any:
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        complaints.append(Complaint(at, f"expected a table, got {value!r}"))
+        return _BAD
+    before = len(complaints)
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    given: dict[str, Any] = {}
+    for key, item in value.items():
+        field = fields.get(key)
+        if field is None:
+            complaints.append(Complaint((*at, key), f"unknown key {key!r}{suggestion(key, fields)}"))
+        else:
+            given[field.name] = convert(field.type, item, (*at, key), complaints)
+    for key, field in fields.items():
+        if field.required and key not in value:
+            complaints.append(Complaint(at, f"the key {key!r} is missing"))
+    if len(complaints) > before:
+        return _BAD
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        complaints.append(Complaint(at, str(error)))
+        return _BAD
+
+
+def _words(message: str) -> str:
+    """msgspec's message in a user's words."""
+    return message.replace("`", "").replace("object", "table").replace("Expected", "expected", 1)

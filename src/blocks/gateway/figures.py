@@ -1,0 +1,85 @@
+"""What a route did: requests, answers by class, refusals by step, and how long they took. Plain integers; a reader names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from blocks.core.histogram import Histogram
+from blocks.core.metrics import Reading
+
+MAX_CONSUMERS = 100  # consumers with figures of their own; the others are counted together
+
+
+class Figures:
+    """One for each route. ``classes[s]`` counts answers of ``s``xx; ``classes[0]`` those that ended in an exception."""
+
+    __slots__ = ("classes", "durations", "refused", "refused_by")
+
+    def __init__(self) -> None:
+        self.classes = [0, 0, 0, 0, 0, 0]
+        self.durations = Histogram()
+        self.refused = 0
+        self.refused_by: dict[str, int] = {}
+
+    @property
+    def requests(self) -> int:
+        """All of them."""
+        return sum(self.classes)
+
+    def refuse(self, step: str) -> None:
+        """A step answered instead of the service."""
+        self.refused += 1
+        self.refused_by[step] = self.refused_by.get(step, 0) + 1
+
+
+def readings(figures: Iterable[tuple[str, Figures]]) -> Iterable[Reading]:
+    """The figures of all routes as Prometheus series; labels are route names and step names, bounded by the configuration."""
+    for route, own in figures:
+        label = ("route", route)
+        for leading, number in enumerate(own.classes):
+            if number:
+                code = f"{leading}xx" if leading else "failed"
+                yield Reading(
+                    "blocks_gateway_requests_total", "counter", "Requests by route and class of the answer.",
+                    (label, ("code", code)), number,
+                )  # fmt: skip
+        for step, number in own.refused_by.items():
+            yield Reading(
+                "blocks_gateway_refusals_total", "counter", "Requests that a step answered instead of the service.",
+                (label, ("step", step)), number,
+            )  # fmt: skip
+        yield Reading(
+            "blocks_gateway_request_seconds", "histogram", "Seconds from the request's head to the answer's.",
+            (label,), own.durations,
+        )  # fmt: skip
+
+
+class Top:
+    """Who does something most, in bounded memory: of ``size`` names each count is too high by at most its ``error``.
+
+    The Space-Saving sketch (Metwally et al., 2005): a newcomer takes the place of the least and inherits its count.
+    """
+
+    __slots__ = ("_counts", "size")
+
+    def __init__(self, size: int = MAX_CONSUMERS) -> None:
+        self.size = size
+        self._counts: dict[str, list[int]] = {}
+
+    def add(self, name: str) -> None:
+        """Count one for ``name``."""
+        entry = self._counts.get(name)
+        if entry is not None:
+            entry[0] += 1
+        elif len(self._counts) < self.size:
+            self._counts[name] = [1, 0]
+        else:
+            least = min(self._counts, key=lambda known: self._counts[known][0])
+            count = self._counts.pop(least)[0]
+            self._counts[name] = [count + 1, count]
+
+    def most(self, number: int = 10) -> list[dict[str, Any]]:
+        """The ``number`` names that were counted most: ``{"name", "count", "error"}``."""
+        rows = sorted(self._counts.items(), key=lambda item: -item[1][0])[:number]
+        return [{"name": name, "count": count, "error": error} for name, (count, error) in rows]

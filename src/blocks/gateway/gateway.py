@@ -1,0 +1,246 @@
+"""The gateway is a handler that chooses one: it makes the path canonical, finds the route, runs its steps, and calls its handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from blocks.core.clock import SYSTEM, Clock
+from blocks.core.errors import ClientGone, Failure
+from blocks.core.metrics import Metrics
+from blocks.http.body import Stream
+from blocks.http.h1.writer import phrase
+from blocks.http.handler import Handler, running
+from blocks.http.message import Request, Response
+
+from .address import Addresses
+from .context import STATE_KEY, Context
+from .ending import Ending
+from .figures import Figures, readings
+from .path import BadPath, host_name, normalise
+from .problem import problem
+from .route import Route
+from .routes.table import Found, Missed
+from .site import Kept, Site
+from .snapshot import Lane, Snapshot
+from .steps import After
+from .versions import Versions
+
+
+class Gateway:
+    """One front door: ``Gateway([route("/api", api, limit="100/s per key")])`` is a handler.
+
+    ``auth`` and the other ``defaults`` hold for every route that does not say otherwise (``auth="deny"``: deny by default).
+    ``trusted`` are the networks of proxies in front, whose ``forwarded_by`` field is believed. ``services``, ``publishers``,
+    ``subscribers`` and ``caches`` are what routes name; ``tables`` what ``[auth.NAME]``, ``[limits.NAME]`` and ``[consumers.NAME]``
+    would hold in a file; ``redis`` the URL or table of the shared store. Raises ``ConfigError``.
+    """
+
+    direct = True
+
+    def __init__(
+        self,
+        *routes: Route | Iterable[Route],
+        auth: Any = None,
+        defaults: Mapping[str, Any] | None = None,
+        trusted: Iterable[str] = (),
+        forwarded_by: str = "x-forwarded-for",
+        versions: Versions | None = None,
+        tables: Mapping[str, Mapping[str, Any]] | None = None,
+        services: Mapping[str, Handler] | None = None,
+        publishers: Mapping[str, Any] | None = None,
+        subscribers: Mapping[str, Any] | None = None,
+        caches: Mapping[str, Any] | None = None,
+        redis: str | Mapping[str, Any] | None = None,
+        country: Callable[[str], str] | None = None,
+        encoded_slash: bool = False,
+        semicolon: bool = False,
+        base: Path | None = None,
+        clock: Clock = SYSTEM,
+        random: Random | None = None,
+    ) -> None:
+        flat = [one for given in routes for one in ((given,) if isinstance(given, Route) else given)]
+        tables = {**(tables or {}), **({"redis": {"url": redis} if isinstance(redis, str) else redis} if redis else {})}
+        site = Site(
+            clock=clock, random=random, base=base, tables=tables, services=services, publishers=publishers,
+            subscribers=subscribers, caches=caches, country=country,
+        )  # fmt: skip
+        snapshot = Snapshot(
+            flat, site, addresses=Addresses(trusted, forwarded_by), versions=versions,
+            defaults={**(defaults or {}), **({} if auth is None else {"auth": auth})},
+            encoded_slash=encoded_slash, semicolon=semicolon, label="code",
+        )  # fmt: skip
+        self._start(snapshot, clock)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Gateway:
+        """A gateway over a snapshot that was built from a file (see ``config.load``)."""
+        gateway = cls.__new__(cls)
+        gateway._start(snapshot, snapshot.site.clock)
+        return gateway
+
+    def _start(self, snapshot: Snapshot, clock: Clock) -> None:
+        self.clock = clock
+        self._now = clock.monotonic
+        self.snapshot = snapshot
+        self.kept: Kept = snapshot.site.keeper
+        self.unrouted = Figures()
+        self._choose: Callable[[Request], Snapshot] | None = None
+        self._observe: Callable[[Context, int, float], None] | None = None
+        self._stacks: dict[int, AsyncExitStack] = {}
+
+    # -- life
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the gateway stands on, for ``running``, health and the topology."""
+        return self.snapshot.parts
+
+    def metrics(self, metrics: Metrics) -> None:
+        """Show the gateway's figures among ``metrics``."""
+
+        def collect() -> Any:
+            lanes = [(route.name, lane.figures) for route, lane in self.snapshot.lanes.items()]
+            yield from readings([*lanes, ("(none)", self.unrouted)])
+
+        metrics.collect(collect)
+
+    async def enter(self, snapshot: Snapshot) -> None:
+        """Start what only the new snapshot has; the old one's parts go on until ``leave``."""
+        stack = AsyncExitStack()
+        known = {id(part) for part in self.snapshot.parts}
+        new = [part for part in snapshot.parts if id(part) not in known]
+        await stack.enter_async_context(running(*new)) if new else None
+        self._stacks[id(snapshot)] = stack
+
+    async def leave(self, snapshot: Snapshot) -> None:
+        """Stop what ``enter`` started for a snapshot that is out of use."""
+        stack = self._stacks.pop(id(snapshot), None)
+        if stack is not None:
+            await stack.aclose()
+
+    # -- the way of a request
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        now = self._now()
+        snapshot = self.snapshot if self._choose is None else self._choose(request)
+        try:
+            found, path = self._find(snapshot, request)
+        except BadPath as error:
+            self.unrouted.classes[4] += 1
+            return problem(400, "Bad Request", str(error))
+        if type(found) is Missed:
+            self.unrouted.classes[4] += 1
+            return _missed(found, request)
+        route = found[0]
+        lane = snapshot.lanes[route]  # type: ignore[index]  # a Found's first is a Route
+        context = Context(lane.route, found[1], path, snapshot.addresses.client(request), now)  # type: ignore[misc]
+        request.state[STATE_KEY] = context
+        if route.timeout is not None:  # type: ignore[union-attr]  # the same
+            request.deadline = min(request.deadline, asyncio.get_running_loop().time() + lane.route.timeout)  # type: ignore[operator]
+        try:
+            response = await self._pass(lane, request, context)
+        except BaseException:
+            lane.figures.classes[0] += 1
+            if context.ends is not None:
+                context.end(None)
+            raise
+        figures = lane.figures
+        figures.classes[response.status // 100] += 1
+        seconds = self._now() - now
+        figures.durations.record(seconds)
+        if self._observe is not None:
+            self._observe(context, response.status, seconds)
+        if context.ends is not None:
+            _end_with_body(context, response)
+        return response
+
+    def _find(self, snapshot: Snapshot, request: Request) -> tuple[Found | Missed, str]:
+        """The route of a request, whose target is rewritten to what was matched."""
+        target = request.target
+        raw, mark, query = target.partition("?")
+        if raw == "*":
+            return Missed(frozenset()), raw
+        path = normalise(raw, encoded_slash=snapshot.encoded_slash, semicolon=snapshot.semicolon)
+        if path != raw:
+            request.target = path + mark + query
+        method = request.method
+        host = ""
+        if snapshot.table.by_host:
+            value = request.headers.find(b"host")
+            host = "" if not value else _host(value)
+        found = snapshot.table.match(method, host, path, request)
+        if method == "OPTIONS" and type(found) is Missed and found.allowed:
+            wanted = request.headers.find(b"access-control-request-method")
+            if wanted is not None and request.headers.find(b"origin") is not None:
+                preflight = snapshot.table.match(wanted.decode("latin-1"), host, path, request)
+                if type(preflight) is Found and "cors" in snapshot.lanes[preflight.route].plan.names:
+                    return preflight, path
+        return found, path
+
+    async def _pass(self, lane: Lane, request: Request, context: Context) -> Response:
+        """The checks, the service, the afters."""
+        plan = lane.plan
+        place = 0
+        try:
+            for check in plan.checks:
+                answer = check(request, context)
+                if answer is not None:
+                    if type(answer) is not Response:
+                        answer = await answer  # type: ignore[misc]  # what is neither None nor a Response is awaitable
+                    if answer is not None:
+                        lane.figures.refuse(plan.checked[place])
+                        response: Response = answer
+                        break
+                place += 1
+            else:
+                response = await (lane.handler(request) if plan.call is None else plan.call(request, context))
+        except ClientGone:
+            raise
+        except Failure as error:
+            context.notes["failure"] = error
+            response = problem(error.status, phrase(error.status), reason=error.reason)
+        for after in plan.afters[place]:
+            changed = after(request, response, context)
+            response = changed if type(changed) is Response else await _settled(after, changed)
+        return response
+
+
+async def _settled(after: After, changed: Response | Awaitable[Response]) -> Response:
+    return changed if isinstance(changed, Response) else await changed
+
+
+_hosts: dict[bytes, str] = {}
+_MAX_HOSTS = 4096  # spellings remembered; a client that invents hosts makes the memory start again
+
+
+def _host(value: bytes) -> str:
+    found = _hosts.get(value)
+    if found is None:
+        found = host_name(value.decode("latin-1"))
+        if len(_hosts) >= _MAX_HOSTS:
+            _hosts.clear()
+        _hosts[value] = found
+    return found
+
+
+def _missed(missed: Missed, request: Request) -> Response:
+    if request.target == "*" and request.method == "OPTIONS":
+        return Response(204)
+    if missed.allowed:
+        allow = ", ".join(sorted(missed.allowed)).encode()
+        return problem(405, "Method Not Allowed", f"{request.method} is not taken here", headers=((b"allow", allow),))
+    return problem(404, "Not Found", "no route takes this request")
+
+
+def _end_with_body(context: Context, response: Response) -> None:
+    body = response.body
+    if isinstance(body, Stream) and not body.ended:
+        response.body = Ending(body, lambda complete: context.end(response if complete else None)).stream
+    else:
+        context.end(response)

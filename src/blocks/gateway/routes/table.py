@@ -1,0 +1,178 @@
+"""The routing table: hosts, then a static dictionary, then a trie. Built at load and swapped whole; a match changes nothing in it.
+
+Precedence: the exact host, then the longest wildcard host (``*.example.com``), then no host; in each of them the narrowest path
+(see ``trie``); there the most predicates, then the fewest methods, then the order of the file. A host whose routes do not take
+the path leaves it to the next. A path that is taken only for other methods is answered 405 with Allow (RFC 9110 §15.5.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blocks.core.errors import ConfigError
+from blocks.http.message import Request
+
+from ..context import NO_PARAMS
+from .leaf import Leaf
+from .trie import Node, leaf_of, search
+
+if TYPE_CHECKING:
+    from ..route import Route
+    from ..versions import Versions
+
+
+class Found(NamedTuple):
+    """The route of a request and the values of its parameters."""
+
+    route: Route
+    params: Mapping[str, Any]
+
+
+class Missed(NamedTuple):
+    """No route: ``allowed`` are the methods that would have found one (405), empty for 404."""
+
+    allowed: frozenset[str]
+
+
+NOT_FOUND = Missed(frozenset())
+
+
+class Paths:
+    """The routes of one host."""
+
+    __slots__ = ("root", "static")
+
+    def __init__(self) -> None:
+        self.root: Node[Leaf] = Node()
+        self.static: dict[str, Leaf] = {}
+
+    def add(self, route: Route, versions: Versions | None) -> None:
+        """Add a route to its leaf."""
+        template = route.template
+        leaf = leaf_of(self.root, template, Leaf)
+        leaf.add(route, versions)
+        if template.static:
+            path = template.text
+            if not template.prefix or path not in self.static:  # an exact route goes before a prefix of the same path
+                self.static[path] = leaf
+
+
+class Table:
+    """All routes, ready to match."""
+
+    __slots__ = ("_any", "_exact", "_random", "_suffixes", "routes", "versions")
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        *,
+        random: Random,
+        versions: Versions | None = None,
+        on_error: Callable[[int, ConfigError], None] | None = None,
+    ) -> None:
+        self.routes = tuple(routes)
+        self.versions = versions
+        self._random = random
+        self._any = Paths()
+        self._exact: dict[str, Paths] = {}
+        self._suffixes: dict[str, Paths] = {}
+        names: set[str] = set()
+        for place, route in enumerate(self.routes):
+            try:
+                names.add(_name(route, names))
+                for host in route.hosts or ("",):
+                    self._paths(host).add(route, versions)
+            except ConfigError as error:
+                if on_error is None:
+                    raise
+                on_error(place, error)
+
+    @property
+    def by_host(self) -> bool:
+        """Whether any route asks for a host."""
+        return bool(self._exact or self._suffixes)
+
+    def _paths(self, host: str) -> Paths:
+        if host in ("", "*"):
+            return self._any
+        if host.startswith("*."):
+            return self._suffixes.setdefault(host[1:], Paths())
+        return self._exact.setdefault(host, Paths())
+
+    def match(self, method: str, host: str, path: str, request: Request) -> Found | Missed:
+        """The route for a canonical path on a canonical host."""
+        if not self._exact and not self._suffixes:
+            static = self._any.static.get(path)
+            if static is not None and static.only is not None:
+                only = static.only
+                if only.methods is None or method in only.methods:
+                    route = only.routes[0]
+                    if route.template.rest is None and only.total > 0:
+                        return Found(route, NO_PARAMS)
+            allowed: set[str] = set()
+            return self._in(self._any, method, path, request, allowed) or self._missed(allowed)
+        return self._by_host(method, host, path, request)
+
+    def _by_host(self, method: str, host: str, path: str, request: Request) -> Found | Missed:
+        allowed: set[str] = set()
+        exact = self._exact.get(host)
+        if exact is not None:
+            found = self._in(exact, method, path, request, allowed)
+            if found is not None:
+                return found
+        if self._suffixes:
+            dot = host.find(".")
+            while dot >= 0:
+                paths = self._suffixes.get(host[dot:])
+                if paths is not None:
+                    found = self._in(paths, method, path, request, allowed)
+                    if found is not None:
+                        return found
+                dot = host.find(".", dot + 1)
+        return self._in(self._any, method, path, request, allowed) or self._missed(allowed)
+
+    def _in(self, paths: Paths, method: str, path: str, request: Request, allowed: set[str]) -> Found | None:
+        random = self._random
+
+        def ask(leaf: Leaf, values: tuple[Any, ...], rest: str) -> Found | None:
+            only = leaf.only
+            if only is not None and only.total > 0 and (only.methods is None or method in only.methods):
+                route = only.routes[0]
+            else:
+                chosen = leaf.choose(method, request, random, allowed)
+                if chosen is None:
+                    return None
+                route = chosen
+            template = route.template
+            if not template.names:
+                return Found(route, NO_PARAMS)
+            if template.rest is not None:
+                values = (*values, rest)
+            return Found(route, dict(zip(template.names, values, strict=True)))
+
+        static = paths.static.get(path)
+        if static is not None:
+            found = ask(static, (), "")
+            if found is not None:
+                return found
+        segments = path.split("/")
+        if path == "/":
+            segments = [""]
+        return search(paths.root, segments, 0 if path == "/" else 1, (), ask)
+
+    def _missed(self, allowed: set[str]) -> Missed:
+        return Missed(frozenset(allowed)) if allowed else NOT_FOUND
+
+
+def _name(route: Route, taken: set[str]) -> str:
+    """The route's name, made unique when it was made up. Raises ``ConfigError`` when two were named alike by hand."""
+    if route.name in taken:
+        if route.named:
+            raise ConfigError(f"two routes are named {route.name!r}")
+        number = 2
+        while f"{route.name} #{number}" in taken:
+            number += 1
+        route.name = f"{route.name} #{number}"
+    return route.name

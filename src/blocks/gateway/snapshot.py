@@ -1,0 +1,122 @@
+"""A snapshot is everything that answers requests, built whole and swapped whole: routes, their compiled steps, their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from blocks.core.errors import ConfigError
+from blocks.http.handler import bind
+
+from .address import Addresses
+from .figures import Figures
+from .route import Route
+from .routes.table import Table
+from .routes.template import Template
+from .site import Site
+from .steps import Plan, Step, build_steps
+from .versions import Vary, Versions
+
+OnError = Callable[[int, ConfigError], None]
+
+
+class Lane:
+    """A route made ready: its plan, its handler as the gateway calls it, and its figures."""
+
+    __slots__ = ("figures", "handler", "plan", "route")
+
+    def __init__(self, route: Route, plan: Plan, figures: Figures) -> None:
+        self.route = route
+        self.plan = plan
+        self.handler = bind(route.handler)
+        self.figures = figures
+
+
+class Snapshot:
+    """Never changed once it is made. ``label`` names it in the history; ``encoded_slash`` and ``semicolon`` are path rules."""
+
+    __slots__ = ("addresses", "encoded_slash", "label", "lanes", "semicolon", "site", "source", "table")
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        site: Site,
+        *,
+        addresses: Addresses | None = None,
+        versions: Versions | None = None,
+        defaults: dict[str, Any] | None = None,
+        encoded_slash: bool = False,
+        semicolon: bool = False,
+        label: str = "",
+        source: Any = None,
+        on_error: OnError | None = None,
+    ) -> None:
+        self.site = site
+        self.addresses = addresses or Addresses()
+        self.encoded_slash = encoded_slash
+        self.semicolon = semicolon
+        self.label = label
+        self.source = source
+        ready = [_versioned(route, versions) for route in routes]
+        self.table = Table(ready, random=site.random, versions=versions, on_error=on_error)
+        self.lanes: dict[Route, Lane] = {}
+        for place, route in enumerate(self.table.routes):
+            site.route = route
+            try:
+                steps = _steps(route, site, defaults or {}, versions)
+                plan = Plan(steps, bind(route.handler))
+            except ConfigError as error:
+                if on_error is None:
+                    raise ConfigError(f"route {route.name!r}: {error}") from error
+                on_error(place, error)
+                continue
+            figures = site.kept(("figures", route.name), Figures)
+            self.lanes[route] = Lane(route, plan, figures)
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """The handlers and the steps' own parts, each once."""
+        found: dict[int, object] = {}
+        for lane in self.lanes.values():
+            for part in (*lane.plan.parts, lane.route.handler):
+                found.setdefault(id(part), part)
+        return tuple(found.values())
+
+    @property
+    def direct(self) -> bool:
+        """Whether no step needs a task of its own."""
+        return all(lane.plan.direct for lane in self.lanes.values())
+
+
+def _steps(route: Route, site: Site, defaults: dict[str, Any], versions: Versions | None) -> list[Step]:
+    options = {**defaults, **{key: value for key, value in route.options.items() if value is not None}}
+    steps = build_steps(options, site)
+    if route.version is not None and versions is not None and not versions.in_path:
+        steps.insert(0, Vary(versions.field))
+    return steps
+
+
+def _versioned(route: Route, versions: Versions | None) -> Route:
+    """The route as it stands in the table: below ``/v{version}`` when versions are in the path."""
+    if route.version is None or versions is None or not versions.in_path:
+        return route
+    template = route.template
+    prefix = "/v" + route.version
+    text = prefix if template.text == "/" else prefix + template.text
+    twin = Route(
+        Template(text, exact=template.static and not template.prefix), route.handler, route.name, route.options
+    )
+    for name in (
+        "methods",
+        "hosts",
+        "headers",
+        "query",
+        "weight",
+        "version",
+        "timeout",
+        "description",
+        "tags",
+        "named",
+    ):
+        setattr(twin, name, getattr(route, name))
+    return twin

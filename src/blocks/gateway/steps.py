@@ -1,0 +1,167 @@
+"""A route's steps are compiled at load into flat tuples; a request then costs one call a step and no nested coroutine.
+
+The order is fixed here, with a reason for each place: whoever reads this table knows what a request meets, and in which order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
+
+from blocks.core.errors import ConfigError
+from blocks.http.handler import Handler
+from blocks.http.message import Request, Response
+
+from .context import Context
+
+if TYPE_CHECKING:
+    from .site import Site
+
+Answer = Response | Awaitable[Response | None] | None
+Check = Callable[[Request, Context], Answer]
+After = Callable[[Request, Response, Context], Response | Awaitable[Response]]
+Proceed = Callable[[Request], Coroutine[Any, Any, Response]]
+Around = Callable[[Request, Context, Proceed], Coroutine[Any, Any, Response]]
+
+
+@runtime_checkable
+class Step(Protocol):
+    """Has one or more of ``check``, ``after`` and ``around``; see ``Check``, ``After`` and ``Around`` for their shapes."""
+
+    @property
+    def name(self) -> str:
+        """What ``explain`` and the metrics call it."""
+        ...
+
+
+class Feature(NamedTuple):
+    """A keyword of ``route`` (and key of ``[[routes]]``), the module that makes its step, and why it stands at its place."""
+
+    key: str
+    home: str
+    reason: str
+    keys: tuple[str, ...] = ()  # several keywords that make one step, given to it as one table
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The keywords of this feature."""
+        return self.keys or (self.key,)
+
+
+ROOM = "blocks.gateway"
+FEATURES: tuple[Feature, ...] = (
+    Feature("lifecycle", f"{ROOM}.versions", "Deprecation and Sunset are facts of the route: on every answer, refusals too",
+            ("deprecated", "sunset", "successor")),
+    Feature("access", f"{ROOM}.access", "an address is the cheapest thing to refuse"),
+    Feature("cors", f"{ROOM}.cors", "a preflight has no credentials, so it comes before identity; its fields go on refusals too"),
+    Feature("security_headers", f"{ROOM}.security_headers", "fields for every answer, refusals too"),
+    Feature("accept", f"{ROOM}.validate.accept", "size and media type are known from the head: refused before any work is done"),
+    Feature("early", f"{ROOM}.limits.step", "limits marked early protect the verification of credentials itself"),
+    Feature("auth", f"{ROOM}.auth", "who asks: everything after it may depend on the consumer"),
+    Feature("authorize", f"{ROOM}.auth.authorization", "whether the consumer may: a stranger must not use up a limit",
+            ("scopes", "claims", "groups")),
+    Feature("limit", f"{ROOM}.limits.step", "by now the consumer and the tier are known; all limits decide at once or not at all"),
+    Feature("shed", f"{ROOM}.limits.shed", "only what passed its limits competes for the service's room"),
+    Feature("validate", f"{ROOM}.validate", "reading a body is the dearest check: nothing that will be refused anyway is read"),
+    Feature("transform", f"{ROOM}.transform", "what was validated is what the client sent; from here on it is what the service gets"),
+    Feature("pagination", f"{ROOM}.pagination", "pages are cut outside of the cache, so that one stored answer serves many"),
+    Feature("idempotency", f"{ROOM}.idempotency", "only a valid request is worth a stored answer, kept under the consumer's name"),
+    Feature("cache", f"{ROOM}.cache", "a stored answer spares everything further in"),
+    Feature("mirror", f"{ROOM}.mirror", "a copy is made only of what really goes to a service"),
+    Feature("canary", f"{ROOM}.canary", "the last choice before the service"),
+)  # fmt: skip
+ENDS: tuple[Feature, ...] = (
+    Feature("compose", f"{ROOM}.compose", "several services in one answer"),
+    Feature("jobs", f"{ROOM}.jobs", "long work: 202 and a status resource"),
+    Feature("publish", f"{ROOM}.messages.publish", "a message to a broker"),
+    Feature("subscribe", f"{ROOM}.messages.subscribe", "a stream from a broker"),
+)
+KEYWORDS: dict[str, Feature] = {word: feature for feature in FEATURES for word in feature.keywords}
+
+
+class Plan:
+    """A route's steps, compiled: ``checks`` in order, ``afters`` for an answer given at each place, ``call`` to the service.
+
+    ``checked[i]`` names the step of ``checks[i]``; ``afters[i]`` is what runs, in order, when that check answered, and
+    ``afters[-1]`` when the service did. ``call`` is None when there is no around.
+    """
+
+    __slots__ = ("afters", "call", "checked", "checks", "direct", "names", "parts", "steps")
+
+    def __init__(self, steps: Iterable[Step], handler: Handler) -> None:
+        self.steps = tuple(steps)
+        checks: list[Check] = []
+        checked: list[str] = []
+        afters: list[tuple[After, ...]] = []
+        outer: list[After] = []
+        arounds: list[Around] = []
+        for step in self.steps:
+            if (check := getattr(step, "check", None)) is not None:
+                checks.append(check)
+                checked.append(step.name)
+                afters.append(tuple(reversed(outer)))
+            if (after := getattr(step, "after", None)) is not None:
+                outer.append(after)
+            if (around := getattr(step, "around", None)) is not None:
+                arounds.append(around)
+        afters.append(tuple(reversed(outer)))
+        self.checks = tuple(checks)
+        self.checked = tuple(checked)
+        self.afters = tuple(afters)
+        self.names = tuple(step.name for step in self.steps)
+        self.call = _nest(arounds, handler)
+        self.parts = tuple(part for step in self.steps for part in (*getattr(step, "parts", ()), step))
+        self.direct = all(getattr(step, "direct", True) for step in self.steps)
+
+
+def _nest(
+    arounds: list[Around], handler: Handler
+) -> Callable[[Request, Context], Coroutine[Any, Any, Response]] | None:
+    """The arounds about the handler, or None when there are none and the gateway calls the handler itself."""
+    if not arounds:
+        return None
+
+    def service(request: Request, context: Context) -> Coroutine[Any, Any, Response]:
+        return handler(request)
+
+    call: Callable[[Request, Context], Coroutine[Any, Any, Response]] = service
+    for around in reversed(arounds):
+        call = _wrap(around, call)
+    return call
+
+
+def _wrap(
+    around: Around, inner: Callable[[Request, Context], Coroutine[Any, Any, Response]]
+) -> Callable[[Request, Context], Coroutine[Any, Any, Response]]:
+    def call(request: Request, context: Context) -> Coroutine[Any, Any, Response]:
+        return around(request, context, lambda passed: inner(passed, context))
+
+    return call
+
+
+def is_step(value: object) -> bool:
+    """Whether ``value`` is a step already, and not the settings of one."""
+    return any(callable(getattr(value, method, None)) for method in ("check", "after", "around"))
+
+
+def build_steps(options: dict[str, Any], site: Site) -> list[Step]:
+    """The steps that a route's options ask for, in the order of ``FEATURES``. Raises ``ConfigError`` with ``at`` set."""
+    steps: list[Step] = []
+    for feature in FEATURES:
+        given = {word: options[word] for word in feature.keywords if options.get(word) is not None}
+        if not given:
+            continue
+        value = given if feature.keys else given[feature.key]
+        if is_step(value):
+            steps.append(cast(Step, value))
+            continue
+        home = import_module(feature.home)
+        try:
+            step = home.step(site.settings(home, value), site)
+        except ConfigError as error:
+            error.at = (*(() if feature.keys else (feature.key,)), *getattr(error, "at", ()))  # type: ignore[attr-defined]  # where in the table
+            raise
+        if step is not None:
+            steps.append(step)
+    return steps
