@@ -248,23 +248,27 @@ class Server:
         self._server.close()
         for connection in list(self._connections):
             connection.session.drain()
-        end = self.loop.time() + grace
-        while (busy := self._busy()) and self.loop.time() < end:
-            await asyncio.sleep(0.01)
+        await self._until(lambda: not self._busy(), grace)
+        finished = not self._busy()
         for connection in list(self._connections):
             connection.session.close("stopped", "the broker has stopped")
-        end = self.loop.time() + 1.0
-        while self._connections and self.loop.time() < end:
-            await asyncio.sleep(0.005)
+        await self._until(lambda: not self._connections, 1.0)
         for connection in list(self._connections):
-            connection.expire(end)
-        while self._connections:
-            await asyncio.sleep(0)
+            connection.expire(math.inf)
+        await self._until(lambda: not self._connections, 1.0)
         await self._server.wait_closed()
         self._server = None
         if self._logins is not None:
             self._logins.shutdown(wait=False, cancel_futures=True)
-        return not busy
+        return finished
+
+    async def _until(self, reached: Callable[[], bool], limit: float) -> None:
+        """Return when ``reached`` says so, or after ``limit`` seconds."""
+        end = self.loop.time() + limit
+        while not reached():
+            if self.loop.time() >= end:
+                return
+            await asyncio.sleep(0.005)
 
     def _busy(self) -> bool:
         return any(connection.session.busy for connection in self._connections)

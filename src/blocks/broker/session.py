@@ -16,7 +16,7 @@ from blocks.core.clock import Clock
 from . import wire
 from .asks import answer
 from .columns import entry_of, publication_of, run_of
-from .errors import BadRequest, BrokerError, Denied, QuotaExceeded, TooLarge
+from .errors import BadRequest, BrokerError, Closed, Denied, QuotaExceeded, TooLarge
 from .frames import (
     ACK,
     EXTEND,
@@ -284,7 +284,7 @@ class Session:
 
     def _check_publish(self, frame: Publish, identity: Identity) -> None:
         if self.draining:
-            raise BrokerError("the broker is stopping and takes nothing new")
+            raise Closed("the broker is stopping and takes nothing new")
         topics = {frame.topics} if type(frame.topics) is str else set(frame.topics)
         inboxes = sum(map(is_inbox, topics))
         if inboxes and inboxes != len(topics):
@@ -321,14 +321,14 @@ class Session:
         except BrokerError as error:
             self._write(Refused(frame.number, error.code, str(error)))
             return
-        self._write(Subscribed(frame.number, {}))
+        self._write(Subscribed(frame.number, {"time": self._clock.wall()}))
         self.has_ready(feed)
 
     def _subscribe_options(self, frame: Subscribe) -> SubscribeOptions:
         identity = self.identity
         assert identity is not None
         if self.draining:
-            raise BrokerError("the broker is stopping and takes nothing new")
+            raise Closed("the broker is stopping and takes nothing new")
         if frame.number in self._feeds:
             raise BadRequest(f"the subscription {frame.number} is open already")
         if len(self._feeds) >= SUBSCRIPTIONS:
