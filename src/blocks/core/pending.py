@@ -42,7 +42,7 @@ class Pending(Generic[T]):
         self._value = value
         driver = self._driver
         if driver is not None:
-            driver.step()
+            driver._send(None)
         elif self._future is not None and not self._future.done():
             self._future.set_result(None)
 
@@ -54,7 +54,7 @@ class Pending(Generic[T]):
         self._error = error
         driver = self._driver
         if driver is not None:
-            driver.step()
+            driver._send(None)
         elif self._future is not None and not self._future.done():
             self._future.set_result(None)
 
@@ -64,7 +64,7 @@ class Pending(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done:
             try:
-                if _driving is not None and asyncio.current_task() is None:
+                if _driving is not None and asyncio.current_task(_driving._loop) is None:
                     yield self
                 else:
                     future = self._future = asyncio.get_running_loop().create_future()
@@ -122,10 +122,6 @@ class Driver:
             self._send(None)
         else:
             self._task = self._loop.create_task(self._outcome(coroutine))
-
-    def step(self) -> None:
-        """Run the coroutine on until it waits again or ends."""
-        self._send(None)
 
     def cancel(self) -> None:
         """Raise ``CancelledError`` where the coroutine waits. The outcome still arrives, as ``raised``."""

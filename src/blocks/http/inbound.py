@@ -199,8 +199,7 @@ class Inbound(Driver, asyncio.Protocol):
                 if head is None:
                     self._wait_for_head()
                     return
-                assert isinstance(head, RequestHead)
-                self._begin(head)
+                self._begin(head)  # type: ignore[arg-type]  # between messages an event is a head
         finally:
             self._turning = False
 
@@ -404,7 +403,8 @@ class Inbound(Driver, asyncio.Protocol):
         if status == 101:
             self._open_tunnel(response)
             return
-        self._settle_keep()
+        if self._upload is not None or self.service.draining or self.reader.failed:
+            self._settle_keep()
         section = response.headers.section
         if type(body) is bytes and status >= 200 and status not in (204, 304) and request.method != "HEAD":
             extra = b"Content-Length: %d\r\n" % len(body)
@@ -555,7 +555,8 @@ class Inbound(Driver, asyncio.Protocol):
     def _finish(self, error: BaseException | None) -> None:
         """The response is written."""
         self._download = None
-        self._record(error)
+        if self.service.observer is not None:
+            self._record(error)
         if not self._keep:
             self._close()
         elif self._upload is not None:

@@ -273,7 +273,11 @@ class Outbound(asyncio.Protocol):
             self._upgrade(response, request, head)
             return
         if head.body:
-            self._receive_body(response, head)
+            whole = self.reader.whole()
+            if whole is None:
+                self._receive_body(response, head)
+            else:
+                response.body = whole
         self._exchange = None
         if self._download is None:
             self._done()
@@ -316,14 +320,14 @@ class Outbound(asyncio.Protocol):
         head = self._head
         assert head is not None
         self._request = None
-        clean = head.keep_alive and self._upload is None and not self.reader.buffered and not self.closing
-        self._drop_upload()
-        if clean:
+        if self._upload is not None:
+            self._drop_upload()
+        elif head.keep_alive and not self.reader.buffered and not self.closing:
             if self._paused:
                 self.resume()
             self._pool.release(self)
-        else:
-            self.close()
+            return
+        self.close()
 
     def _drop_upload(self) -> None:
         upload, self._upload = self._upload, None

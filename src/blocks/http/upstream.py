@@ -137,7 +137,7 @@ class Upstream:
         if self._host is not None:
             request.headers.replace((b"host",), ())
             host = self._own_host
-        elif request.headers.find(b"host") is None:
+        elif not request.headers.section.has(b"host"):
             host = self._own_host
         if request.method == "OPTIONS" and request.headers.find(b"max-forwards") is not None:
             last = _forward_once_less(request)

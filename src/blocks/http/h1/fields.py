@@ -36,6 +36,7 @@ _NOT_CONNECTION_OPTIONS = frozenset([b"host", b"content-length", b"transfer-enco
 _KNOWN = HOP_BY_HOP | {b"content-length", b"host", b"expect"}
 # CGI and WSGI servers read content_length as Content-Length: a twin of a field that frames or routes is refused.
 _TWINS = frozenset(name.replace(b"-", b"_") for name in _KNOWN if b"-" in name)
+_MEANT = _KNOWN | _TWINS
 # Trailers may not frame, route, authenticate or change how the message is handled (RFC 9110 §6.5.1).
 _NOT_TRAILERS = _KNOWN | frozenset(
     b"""authorization cache-control content-encoding content-range content-type cookie forwarded if-match if-modified-since if-none-match
@@ -103,9 +104,8 @@ def _tokenize(block: bytes, limits: Limits) -> list[Pair]:
     pairs = lines.pairs
     if len(pairs) > limits.fields:
         raise BadMessage("too-many-fields", 431)
-    for position, (name, value) in enumerate(pairs):
-        if value and (value[-1] in b" \t" or value[0] in b" \t"):
-            pairs[position] = (name, value.strip(b" \t"))
+    if b" \r\n" in block or b"\t\r\n" in block:  # llhttp leaves the white space behind a value (RFC 9112 §5.1)
+        return [(name, value.strip(b" \t")) for name, value in pairs]
     return pairs
 
 
@@ -126,9 +126,7 @@ def parse_fields(block: bytes, limits: Limits) -> Facts:
     listed: list[bytes] = []
     upgrade = te = b""
     for name, value in pairs:
-        if name not in _KNOWN:
-            if b"_" in name and name in _TWINS:
-                raise BadMessage("ambiguous-field-name")
+        if name not in _MEANT:
             continue
         if name == b"host":
             if facts.host is not None:
@@ -147,6 +145,8 @@ def parse_fields(block: bytes, limits: Limits) -> Facts:
             special = True
             continue
         special = True
+        if name in _TWINS:
+            raise BadMessage("ambiguous-field-name")
         if name == b"connection":
             listed.extend(_TOKENS.split(value.lower()))
         elif name == b"transfer-encoding":

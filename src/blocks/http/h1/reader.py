@@ -109,6 +109,23 @@ class Reader(Generic[H]):
         """Bytes from the peer. Nothing is looked at before ``event``."""
         self._buffer = self._buffer + data if self._buffer else data
 
+    def whole(self) -> bytes | None:
+        """The whole body, taken out, when its length is known and all of it is here; else None, and ``event`` gives it in parts."""
+        decoder = self.decoder
+        if type(decoder) is not Length:
+            return None
+        left = decoder.left
+        buffer = self._buffer
+        if len(buffer) == left:
+            self._buffer = b""
+        elif len(buffer) > left:
+            self._buffer = buffer[left:]
+            buffer = buffer[:left]
+        else:
+            return None
+        self.decoder = None
+        return buffer
+
     def rest(self) -> bytes:
         """Take out what was received and not yet given out: for a tunnel, after 101."""
         data, self._buffer = self._buffer, b""

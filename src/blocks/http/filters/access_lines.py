@@ -1,0 +1,117 @@
+"""A request's tuple as a line, JSON or Apache's combined format, with nothing that a client sent able to forge one."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Entry = tuple[float, str, str, str, int, int, int, float, Any, dict[Any, Any], "str | None"]
+"""(wall time, client, method, target, version 10 or 11, status, bytes sent, seconds, Section, notes, error)."""
+
+_UNSAFE = re.compile(r"[^ !#-\[\]-~]")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_LONG = 4096  # characters of one value; a target may be 8 KiB
+# Notes that filters and blocks leave in ``request.state`` and that an operator looks for; (key in the line, key in the notes).
+NOTES = (
+    ("id", "request_id"),
+    ("upstream", "upstream"),
+    ("tries", "tries"),
+    ("cache", "cache"),
+    ("route", "route"),
+    ("consumer", "consumer"),
+)
+
+
+def json_lines() -> Callable[[Sequence[Entry]], bytes]:
+    """An encoder of entries into JSON lines, values as UTF-8, controls escaped as JSON escapes them."""
+    import msgspec
+
+    encode = msgspec.json.Encoder(enc_hook=str).encode_lines
+    dates = _Dates(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
+
+    def lines(entries: Sequence[Entry]) -> bytes:
+        rows = []
+        for at, client, method, target, version, status, sent, spent, section, notes, error in entries:
+            index = section.index
+            row = {
+                "time": f"{dates.of(at)}.{int(at % 1 * 1000):03d}Z", "client": client, "method": method, "host": _value(index, b"host"),
+                "target": target if len(target) <= _LONG else target[:_LONG], "protocol": "HTTP/1.1" if version == 11 else "HTTP/1.0",
+                "status": status, "bytes": sent, "seconds": round(spent, 6),
+            }  # fmt: skip
+            if b"user-agent" in index:
+                row["agent"] = _value(index, b"user-agent")
+            if b"referer" in index:
+                row["referer"] = _value(index, b"referer")
+            if error is not None:
+                row["error"] = error
+            if notes:
+                for name, key in NOTES:
+                    note = notes.get(key)
+                    if note is not None:
+                        row[name] = note if type(note) is str or type(note) is int else str(note)
+            rows.append(row)
+        return encode(rows)
+
+    return lines
+
+
+def combined_lines() -> Callable[[Sequence[Entry]], bytes]:
+    """An encoder of entries into Apache's combined format; what is not printable ASCII, and " and \\, as \\xHH (nginx does so)."""
+
+    def stamp(at: float) -> str:
+        t = time.gmtime(at)
+        return (
+            f"{t.tm_mday:02d}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year}:{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"
+        )
+
+    dates = _Dates(stamp)
+
+    def lines(entries: Sequence[Entry]) -> bytes:
+        rows = []
+        for at, client, method, target, version, status, sent, _, section, notes, _ in entries:
+            index = section.index
+            user = _safe(str(notes["consumer"])).replace(" ", "_") if notes.get("consumer") else "-"
+            request = f"{method} {_safe(target)} HTTP/{'1.1' if version == 11 else '1.0'}" if method else "-"
+            referer = _safe(_value(index, b"referer")) or "-"
+            agent = _safe(_value(index, b"user-agent")) or "-"
+            rows.append(
+                f'{client or "-"} - {user} [{dates.of(at)}] "{request}" {status} {sent} "{referer}" "{agent}"\n'
+            )
+        return "".join(rows).encode("ascii", "backslashreplace")
+
+    return lines
+
+
+class _Dates:
+    """A date as text, made once for each second."""
+
+    __slots__ = ("_make", "_second", "_text")
+
+    def __init__(self, make: Callable[[float], str]) -> None:
+        self._make = make
+        self._second = -1
+        self._text = ""
+
+    def of(self, at: float) -> str:
+        second = int(at)
+        if second != self._second:
+            self._second = second
+            self._text = self._make(second)
+        return self._text
+
+
+def _value(index: dict[bytes, list[bytes]], name: bytes) -> str:
+    values = index.get(name)
+    return values[0][:_LONG].decode("latin-1") if values else ""
+
+
+def _safe(text: str) -> str:
+    if len(text) > _LONG:
+        text = text[:_LONG]
+    return (
+        text
+        if _UNSAFE.search(text) is None
+        else _UNSAFE.sub(lambda match: "".join(f"\\x{byte:02X}" for byte in match[0].encode("utf-8")), text)
+    )

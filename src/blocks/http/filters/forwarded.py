@@ -1,0 +1,162 @@
+"""Who the client is, told upstream and believed only from those who are trusted (X-Forwarded-*, Forwarded: RFC 7239, Via: RFC 9110 §7.6.3).
+
+What an untrusted peer says about itself is dropped and replaced by what the connection shows. A trusted peer's chain is continued, and
+read from its end: the client is the last address that no trusted proxy has. Of the two families only ``believe`` is read, as a
+proxy that sets the one commonly passes a forged other through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Coroutine, Iterable
+from typing import Any, Literal
+
+from blocks.core.errors import ConfigError
+
+from ..handler import Handler
+from ..message import Pair, Peer, Request, Response, Section
+from .addresses import Networks, address_of, node_of, parse_forwarded, quoted_node
+
+Family = Literal["x-forwarded", "forwarded"]
+
+_X = b"x-forwarded-"
+# Said by clients about themselves, in the names that applications commonly believe.
+_CLAIMS = frozenset(
+    [b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip", b"x-original-forwarded-for"]
+)
+_HOPS = 32  # addresses of a chain that are read; longer ones are an attack or a loop
+
+
+class Forwarded:
+    """A filter that states the client's address, scheme, host and port to those behind, and leaves them in ``request.state``.
+
+    ``trusted`` are networks or addresses of the proxies before this one (``"10.0.0.0/8"``), or ``loopback``, ``private``, ``unix``; nobody by
+    default. ``believe`` is the family that they set. ``emit`` are the families to send on (both). ``via`` is this proxy's pseudonym,
+    None for no Via. ``by`` is the ``by=`` of Forwarded (RFC 7239 §5.1), None to leave it out.
+
+    ``request.state["client"]`` is the client's address as text ("" on a Unix socket), ``request.state["scheme"]`` what it used.
+    """
+
+    direct = True
+    name = "forwarded"
+
+    def __init__(
+        self,
+        trusted: Iterable[str] = (),
+        *,
+        believe: Family = "x-forwarded",
+        emit: Collection[Family] = ("x-forwarded", "forwarded"),
+        via: str | None = "blocks",
+        by: str | None = None,
+    ) -> None:
+        for family in (believe, *emit):
+            if family not in ("x-forwarded", "forwarded"):
+                raise ConfigError(f"{family!r} is no family of fields; it is x-forwarded or forwarded")
+        if via is not None and (
+            not via.isascii() or not via.replace("-", "").replace(".", "").replace("_", "").isalnum()
+        ):
+            raise ConfigError(f"{via!r} cannot stand in Via: letters, digits, dot, dash and underscore only")
+        self._networks = Networks(trusted)
+        self._believe = believe
+        self._emit = frozenset(emit)
+        self._via = via.encode("ascii") if via is not None else None
+        self._by = quoted_node(by) if by is not None else None
+
+    def __call__(self, request: Request, next: Handler) -> Coroutine[Any, Any, Response]:
+        """Continue with the fields replaced; a header block that repeats on a connection is worked out once."""
+        section, peer = request.headers.section, request.peer
+        known = section.derived.get(self)
+        if known is None or known[0] is not peer or known[1] != request.version:
+            known = section.derived[self] = (peer, request.version, *self._work_out(section, peer, request.version))
+        request.headers.section = known[2]
+        state = request.state
+        state["client"] = known[3]
+        state["scheme"] = known[4]
+        return next(request)
+
+    def _work_out(self, section: Section, peer: Peer, version: int) -> tuple[Section, str, str]:
+        """(section to send on, client's address, client's scheme)."""
+        host = node_of(peer)
+        believed = self._networks.trusts(peer.client[0])
+        index = section.index if believed else {}
+        family = self._believe
+        elements = parse_forwarded(index.get(b"forwarded", ())) if family == "forwarded" else None
+        told = index.get(b"x-forwarded-for", ()) if family == "x-forwarded" else ()
+        if elements is not None:
+            chain = [element.get("for", "") for element in elements]
+            scheme = elements[0].get("proto", "").lower() if elements else ""
+        else:
+            chain = [part.strip().decode("latin-1") for line in told for part in line.split(b",")]
+            scheme = _first(index.get(b"x-forwarded-proto")).decode("latin-1").lower()
+        scheme = scheme if scheme in ("http", "https") else peer.scheme
+        client = self._client(chain, peer)
+        pairs = [pair for pair in section.pairs if not _claim(pair[0])]
+        if "x-forwarded" in self._emit:
+            pairs.extend(self._x_fields(index if family == "x-forwarded" else {}, section, peer, host, scheme))
+        if "forwarded" in self._emit:
+            before = index.get(b"forwarded", ()) if elements is not None else ()
+            pairs.append((b"forwarded", self._element(before, section, peer)))
+        if self._via is not None:
+            pairs = self._with_via(pairs, version)
+        return Section(pairs), client, scheme
+
+    def _client(self, chain: list[str], peer: Peer) -> str:
+        """The last address of the chain that is not a trusted proxy's; an entry that is no address ends what can be believed."""
+        client = address_of(peer.client[0]) or ""
+        for entry in reversed(chain[-_HOPS:]):
+            address = address_of(entry)
+            if address is None:
+                break
+            client = address
+            if not self._networks.trusts(address):
+                break
+        return client
+
+    def _x_fields(
+        self, index: dict[bytes, list[bytes]], section: Section, peer: Peer, host: str, scheme: str
+    ) -> list[Pair]:
+        told = index.get(b"x-forwarded-for", ())
+        asked = section.index.get(b"host", (b"",))[0]
+        port = _first(index.get(b"x-forwarded-port"))
+        fields = [
+            (b"x-forwarded-for", b", ".join([*told, host.encode("latin-1")])),
+            (b"x-forwarded-proto", scheme.encode("ascii")),
+        ]
+        known_host = _first(index.get(b"x-forwarded-host")) or asked
+        if known_host:
+            fields.append((b"x-forwarded-host", known_host))
+        if not (port.isdigit() and len(port) <= 5):
+            port = b"%d" % peer.server[1] if peer.server[1] else b"443" if scheme == "https" else b"80"
+        fields.append((b"x-forwarded-port", port))
+        fields.extend((name, values[0]) for name, values in index.items() if name == b"x-forwarded-prefix")
+        return fields
+
+    def _element(self, before: Collection[bytes], section: Section, peer: Peer) -> bytes:
+        """The Forwarded field: what a trusted proxy said, and this hop (RFC 7239 §4)."""
+        parts = ["for=" + quoted_node(node_of(peer))]
+        if self._by is not None:
+            parts.append("by=" + self._by)
+        host = section.index.get(b"host", (b"",))[0].decode("latin-1")
+        if host:
+            parts.append(f'host="{host}"' if not host.replace(".", "").replace("-", "").isalnum() else f"host={host}")
+        parts.append("proto=" + peer.scheme)
+        return b", ".join([*before, ";".join(parts).encode("latin-1")])
+
+    def _with_via(self, pairs: list[Pair], version: int) -> list[Pair]:
+        assert self._via is not None
+        mine = (b"1.0 " if version == 10 else b"1.1 ") + self._via
+        before = [value for name, value in pairs if name == b"via"]
+        rest = [pair for pair in pairs if pair[0] != b"via"] if before else pairs
+        rest.append((b"via", b", ".join([*before, mine])))
+        return rest
+
+
+def _claim(name: bytes) -> bool:
+    """Whether a field speaks about the client; with "_" for "-" too, as CGI and WSGI servers take them for the same."""
+    if b"_" in name:
+        name = name.replace(b"_", b"-")
+    return name.startswith(_X) or name in _CLAIMS
+
+
+def _first(values: list[bytes] | None) -> bytes:
+    """The first entry of a list field: the one that the outermost proxy set."""
+    return values[0].partition(b",")[0].strip() if values else b""

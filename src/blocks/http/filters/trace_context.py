@@ -1,0 +1,79 @@
+"""Every request carries a W3C traceparent: a valid one is passed on as it is, otherwise a new trace begins here.
+
+A proxy that records no spans must not put a span of its own into the chain, or the tree of the trace has a hole: so the
+parent's id is passed on unchanged (W3C Trace Context, §4.3 "A vendor … may forward").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Coroutine
+from random import Random
+from typing import Any, NamedTuple
+
+from ..handler import Filter, Handler, direct
+from ..message import Request, Response, Section
+from .appended import Appended
+from .request_id import named
+
+# Version 00 is exactly this; a higher version may have more behind the flags (§3.2.4); ff is invalid, as are ids of zeros (§3.2.2).
+_TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+class Trace(NamedTuple):
+    """``request.state["trace"]``: ids in lower-case hex, and whether the caller records it."""
+
+    trace_id: str
+    parent_id: str
+    sampled: bool
+
+
+def parse_traceparent(value: bytes) -> Trace | None:
+    """What a traceparent says, or None if it is not valid (W3C Trace Context §3.2)."""
+    match = _TRACEPARENT.fullmatch(value)
+    if match is None or (match[1] == b"00" and match[5] is not None):
+        return None
+    return Trace(match[2].decode("ascii"), match[3].decode("ascii"), bool(int(match[4], 16) & 1))
+
+
+def trace_context(*, accept: bool = True, sampled: bool = False, random: Random | None = None) -> Filter:
+    """A filter that passes traceparent and tracestate on, or begins a trace when there is none or a bad one.
+
+    ``accept=False`` begins a new trace always, for callers who are not trusted. ``sampled`` is the flag of traces that begin here
+    (off: nobody records them unless told). ``request.state["trace"]`` is a ``Trace``.
+    """
+    key = object()
+    source = random
+
+    @direct
+    def filter(request: Request, next: Handler) -> Coroutine[Any, Any, Response]:
+        nonlocal source
+        headers = request.headers
+        section = headers.section
+        found = section.derived.get(key)
+        if found is None:
+            found = section.derived[key] = _found(section, accept)
+        if type(found) is Trace:
+            request.state["trace"] = found
+        else:
+            if source is None:
+                source = Random()  # seeded by the system, in the process that uses it
+            trace = Trace(f"{source.getrandbits(128) or 1:032x}", f"{source.getrandbits(64) or 1:016x}", sampled)
+            request.state["trace"] = trace
+            value = f"00-{trace.trace_id}-{trace.parent_id}-{'01' if sampled else '00'}".encode("ascii")
+            headers.section = Appended(found, (b"traceparent", value))
+        return next(request)
+
+    return named(filter, "trace_context")
+
+
+def _found(section: Section, accept: bool) -> Trace | Section:
+    """The trace that goes on, or the section without what cannot be used: a tracestate means nothing without its parent (§3.3)."""
+    values = section.index.get(b"traceparent", ())
+    if accept and len(values) == 1:
+        trace = parse_traceparent(values[0])
+        if trace is not None:
+            return trace
+    if not values and b"tracestate" not in section.index:
+        return section
+    return Section([pair for pair in section.pairs if pair[0] not in (b"traceparent", b"tracestate")])
