@@ -95,7 +95,8 @@ class Entry:
     ``born`` is the monotonic time at which the response's age was 0; ``lifetime``, ``revalidate`` (stale-while-revalidate),
     ``on_error`` (stale-if-error, -1 when the origin did not say) are seconds. ``wire`` holds the field lines that are stored.
     ``names`` are the selecting fields (Vary); for a MARKER ``variants`` are the keys of what is stored for them.
-    ``tags`` are for purging. ``size`` is what the entry weighs in a store, bytes. ``frequency`` belongs to the store's eviction.
+    ``tags`` are for purging. ``size`` is what the entry weighs in a store, bytes. ``frequency``, ``queue`` and ``weight`` belong to
+    the memory store, ``rendered`` and ``second`` to the step that delivers.
     """
 
     __slots__ = (
@@ -107,12 +108,14 @@ class Entry:
         "lifetime",
         "names",
         "on_error",
+        "queue",
         "rendered",
         "revalidate",
         "second",
         "status",
         "tags",
         "variants",
+        "weight",
         "wire",
     )
 
@@ -144,6 +147,8 @@ class Entry:
         self.tags = tags
         self.variants: dict[str, None] | None = None
         self.frequency = 0
+        self.queue = 0
+        self.weight = 0
         self.rendered: Any = None
         self.second = -1
 
