@@ -28,33 +28,40 @@ def json_lines() -> Callable[[Sequence[Entry]], bytes]:
     """An encoder of entries into JSON lines, values as UTF-8, controls escaped as JSON escapes them."""
     import msgspec
 
+    fields = [(name, str) for name in ("time", "client", "method", "host", "target", "protocol")]
+    numbers = [("status", int), ("bytes", int), ("seconds", float)]
+    more = [(name, Any, None) for name in ("agent", "referer", "error", *(name for name, _ in NOTES))]
+    line = msgspec.defstruct("Line", [*fields, *numbers, *more], omit_defaults=True, gc=False)
     encode = msgspec.json.Encoder(enc_hook=str).encode_lines
     dates = _Dates(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
 
     def lines(entries: Sequence[Entry]) -> bytes:
         rows = []
         for at, client, method, target, version, status, sent, spent, section, notes, error in entries:
-            index = section.index
-            row = {
-                "time": f"{dates.of(at)}.{int(at % 1 * 1000):03d}Z", "client": client, "method": method, "host": _value(index, b"host"),
-                "target": target if len(target) <= _LONG else target[:_LONG], "protocol": "HTTP/1.1" if version == 11 else "HTTP/1.0",
-                "status": status, "bytes": sent, "seconds": round(spent, 6),
-            }  # fmt: skip
-            if b"user-agent" in index:
-                row["agent"] = _value(index, b"user-agent")
-            if b"referer" in index:
-                row["referer"] = _value(index, b"referer")
-            if error is not None:
-                row["error"] = error
+            host, agent, referer = section.derived.get(_shown) or _shown(section)
+            row = line(
+                f"{dates.of(at)}.{int(at % 1 * 1000):03d}Z", client, method, host, target if len(target) <= _LONG else target[:_LONG],
+                "HTTP/1.1" if version == 11 else "HTTP/1.0", status, sent, round(spent, 6), agent, referer, error,
+            )  # fmt: skip
             if notes:
                 for name, key in NOTES:
-                    note = notes.get(key)
-                    if note is not None:
-                        row[name] = note if type(note) is str or type(note) is int else str(note)
+                    if key in notes:
+                        setattr(row, name, notes[key])
             rows.append(row)
         return encode(rows)
 
     return lines
+
+
+def _shown(section: Any) -> tuple[str, str | None, str | None]:
+    """Host, User-Agent and Referer, kept with the section: a connection repeats them."""
+    index = section.index
+    found = section.derived[_shown] = (
+        _value(index, b"host"),
+        _value(index, b"user-agent") or None,
+        _value(index, b"referer") or None,
+    )
+    return found
 
 
 def combined_lines() -> Callable[[Sequence[Entry]], bytes]:

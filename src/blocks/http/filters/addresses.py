@@ -19,6 +19,7 @@ _MEMO = 4096  # addresses whose answer is kept
 _PAIR = re.compile(
     r'[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([!#$%&\'*+\-.^_`|~0-9A-Za-z]+))[ \t]*(;|,|$)'
 )
+_QUOTABLE = re.compile(r"[^\x00-\x1f\"\\\x7f]{1,260}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -99,6 +100,18 @@ def quoted_node(node: str) -> str:
     if '"' in node or "\\" in node or not node.isprintable():
         raise ConfigError(f"{node!r} cannot stand in Forwarded")
     return f'"{node}"'
+
+
+def element(node: str, host: str, scheme: str, *more: str) -> bytes:
+    """An element of Forwarded; ``host`` and ``scheme`` may be "" (RFC 7239 §4)."""
+    parts = ["for=" + quoted_node(node), *more]
+    if _TOKEN.fullmatch(host):
+        parts.append("host=" + host)
+    elif host and _QUOTABLE.fullmatch(host):
+        parts.append(f'host="{host}"')
+    if scheme:
+        parts.append("proto=" + scheme)
+    return ";".join(parts).encode("latin-1")
 
 
 def parse_forwarded(lines: Iterable[bytes]) -> list[dict[str, str]]:

@@ -14,7 +14,8 @@ from blocks.core.errors import ConfigError
 
 from ..handler import Handler
 from ..message import Pair, Peer, Request, Response, Section
-from .addresses import Networks, address_of, node_of, parse_forwarded, quoted_node
+from .addresses import Networks, address_of, element, node_of, quoted_node
+from .told import Told, told_by_forwarded, told_by_x
 
 Family = Literal["x-forwarded", "forwarded"]
 
@@ -23,15 +24,16 @@ _X = b"x-forwarded-"
 _CLAIMS = frozenset(
     [b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip", b"x-original-forwarded-for"]
 )
+_NOTHING = Told([], [], "", "", "", b"")
 _HOPS = 32  # addresses of a chain that are read; longer ones are an attack or a loop
 
 
 class Forwarded:
     """A filter that states the client's address, scheme, host and port to those behind, and leaves them in ``request.state``.
 
-    ``trusted`` are networks or addresses of the proxies before this one (``"10.0.0.0/8"``), or ``loopback``, ``private``, ``unix``; nobody by
-    default. ``believe`` is the family that they set. ``emit`` are the families to send on (both). ``via`` is this proxy's pseudonym,
-    None for no Via. ``by`` is the ``by=`` of Forwarded (RFC 7239 §5.1), None to leave it out.
+    ``trusted`` are networks or addresses of the proxies before this one (``"10.0.0.0/8"``), or ``loopback``, ``private``, ``unix``;
+    nobody by default. ``believe`` is the family that they set. ``emit`` are the families to send on (both). ``via`` is this
+    proxy's pseudonym, None for no Via. ``by`` is the ``by=`` of Forwarded (RFC 7239 §5.1), None to leave it out.
 
     ``request.state["client"]`` is the client's address as text ("" on a Unix socket), ``request.state["scheme"]`` what it used.
     """
@@ -75,29 +77,18 @@ class Forwarded:
 
     def _work_out(self, section: Section, peer: Peer, version: int) -> tuple[Section, str, str]:
         """(section to send on, client's address, client's scheme)."""
-        host = node_of(peer)
-        believed = self._networks.trusts(peer.client[0])
-        index = section.index if believed else {}
-        family = self._believe
-        elements = parse_forwarded(index.get(b"forwarded", ())) if family == "forwarded" else None
-        told = index.get(b"x-forwarded-for", ()) if family == "x-forwarded" else ()
-        if elements is not None:
-            chain = [element.get("for", "") for element in elements]
-            scheme = elements[0].get("proto", "").lower() if elements else ""
-        else:
-            chain = [part.strip().decode("latin-1") for line in told for part in line.split(b",")]
-            scheme = _first(index.get(b"x-forwarded-proto")).decode("latin-1").lower()
-        scheme = scheme if scheme in ("http", "https") else peer.scheme
-        client = self._client(chain, peer)
+        told = _NOTHING
+        if self._networks.trusts(peer.client[0]):
+            told = told_by_x(section) if self._believe == "x-forwarded" else told_by_forwarded(section)
+        scheme = told.scheme or peer.scheme
         pairs = [pair for pair in section.pairs if not _claim(pair[0])]
         if "x-forwarded" in self._emit:
-            pairs.extend(self._x_fields(index if family == "x-forwarded" else {}, section, peer, host, scheme))
+            pairs.extend(_x_fields(told, section, peer, scheme))
         if "forwarded" in self._emit:
-            before = index.get(b"forwarded", ()) if elements is not None else ()
-            pairs.append((b"forwarded", self._element(before, section, peer)))
+            pairs.append((b"forwarded", b", ".join([*told.elements, self._element(section, peer)])))
         if self._via is not None:
             pairs = self._with_via(pairs, version)
-        return Section(pairs), client, scheme
+        return Section(pairs), self._client(told.chain, peer), scheme
 
     def _client(self, chain: list[str], peer: Peer) -> str:
         """The last address of the chain that is not a trusted proxy's; an entry that is no address ends what can be believed."""
@@ -111,35 +102,11 @@ class Forwarded:
                 break
         return client
 
-    def _x_fields(
-        self, index: dict[bytes, list[bytes]], section: Section, peer: Peer, host: str, scheme: str
-    ) -> list[Pair]:
-        told = index.get(b"x-forwarded-for", ())
-        asked = section.index.get(b"host", (b"",))[0]
-        port = _first(index.get(b"x-forwarded-port"))
-        fields = [
-            (b"x-forwarded-for", b", ".join([*told, host.encode("latin-1")])),
-            (b"x-forwarded-proto", scheme.encode("ascii")),
-        ]
-        known_host = _first(index.get(b"x-forwarded-host")) or asked
-        if known_host:
-            fields.append((b"x-forwarded-host", known_host))
-        if not (port.isdigit() and len(port) <= 5):
-            port = b"%d" % peer.server[1] if peer.server[1] else b"443" if scheme == "https" else b"80"
-        fields.append((b"x-forwarded-port", port))
-        fields.extend((name, values[0]) for name, values in index.items() if name == b"x-forwarded-prefix")
-        return fields
-
-    def _element(self, before: Collection[bytes], section: Section, peer: Peer) -> bytes:
-        """The Forwarded field: what a trusted proxy said, and this hop (RFC 7239 §4)."""
-        parts = ["for=" + quoted_node(node_of(peer))]
-        if self._by is not None:
-            parts.append("by=" + self._by)
+    def _element(self, section: Section, peer: Peer) -> bytes:
+        """This hop in Forwarded (RFC 7239 §4)."""
+        by = [f"by={self._by}"] if self._by is not None else []
         host = section.index.get(b"host", (b"",))[0].decode("latin-1")
-        if host:
-            parts.append(f'host="{host}"' if not host.replace(".", "").replace("-", "").isalnum() else f"host={host}")
-        parts.append("proto=" + peer.scheme)
-        return b", ".join([*before, ";".join(parts).encode("latin-1")])
+        return element(node_of(peer), host, peer.scheme, *by)
 
     def _with_via(self, pairs: list[Pair], version: int) -> list[Pair]:
         assert self._via is not None
@@ -157,6 +124,17 @@ def _claim(name: bytes) -> bool:
     return name.startswith(_X) or name in _CLAIMS
 
 
-def _first(values: list[bytes] | None) -> bytes:
-    """The first entry of a list field: the one that the outermost proxy set."""
-    return values[0].partition(b",")[0].strip() if values else b""
+def _x_fields(told: Told, section: Section, peer: Peer, scheme: str) -> list[Pair]:
+    """X-Forwarded-For with this hop behind; the others as the outermost proxy had them, else as this connection has them."""
+    fields = [
+        (b"x-forwarded-for", ", ".join([*told.chain, node_of(peer)]).encode("latin-1")),
+        (b"x-forwarded-proto", scheme.encode("ascii")),
+    ]
+    host = told.host.encode("latin-1") if told.host else section.index.get(b"host", (b"",))[0]
+    if host:
+        fields.append((b"x-forwarded-host", host))
+    port = told.port or str(peer.server[1] or (443 if scheme == "https" else 80))
+    fields.append((b"x-forwarded-port", port.encode("ascii")))
+    if told.prefix:
+        fields.append((b"x-forwarded-prefix", told.prefix))
+    return fields

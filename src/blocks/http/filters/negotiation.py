@@ -63,7 +63,7 @@ class Types:
 
 
 def may_code(status: int, headers: Headers, types: Types) -> bool:
-    """Whether a response may be given a content coding here: whole, of a listed type, not coded yet, and not forbidden (RFC 9111 §5.2.2.6)."""
+    """Whether a response may be coded here: it is whole, of a listed type, not coded yet, not no-transform (RFC 9111 §5.2.2.6)."""
     index = headers.section.index
     content_type = index.get(b"content-type")
     if content_type is None or content_type[0] not in types:

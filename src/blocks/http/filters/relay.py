@@ -7,7 +7,7 @@ from ..message import Headers
 
 
 class Relay:
-    """The sink of ``inner`` and the source of ``stream``. A subclass changes or counts what passes in ``write``, ``end``, ``abort``, ``cancel``."""
+    """The sink of ``inner`` and the source of ``stream``; a subclass changes or counts what passes."""
 
     __slots__ = ("_poured", "inner", "stream")
 

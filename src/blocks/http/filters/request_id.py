@@ -42,10 +42,10 @@ def request_id(
         nonlocal start
         headers = request.headers
         section = headers.section
-        base = section.derived.get(key)
+        base: Section | str | None = section.derived.get(key)
         if base is None:
             base = section.derived[key] = _base(section, name, accept)
-        if type(base) is str:
+        if isinstance(base, str):
             request.state["request_id"] = given = base
         else:
             if start is None:
@@ -66,7 +66,7 @@ async def echoed(request: Request, next: Handler, name: bytes, value: str) -> Re
 
 def named(filter: Filter, name: str) -> Filter:
     """``filter`` under the name that the topology shows."""
-    filter.__name__ = name  # type: ignore[attr-defined]  # a function has one
+    filter.__name__ = name
     return filter
 
 

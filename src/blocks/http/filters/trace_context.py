@@ -50,10 +50,10 @@ def trace_context(*, accept: bool = True, sampled: bool = False, random: Random 
         nonlocal source
         headers = request.headers
         section = headers.section
-        found = section.derived.get(key)
+        found: Trace | Section | None = section.derived.get(key)
         if found is None:
             found = section.derived[key] = _found(section, accept)
-        if type(found) is Trace:
+        if isinstance(found, Trace):
             request.state["trace"] = found
         else:
             if source is None:
