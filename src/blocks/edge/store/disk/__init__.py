@@ -1,0 +1,5 @@
+"""The disk tier: see FORMAT.md for every byte that it writes."""
+
+from .store import DiskStore
+
+__all__ = ["DiskStore"]

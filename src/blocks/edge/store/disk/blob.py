@@ -1,0 +1,144 @@
+"""A large body is a file of its own: checked block by block the first time it is read, and streamed without holding it in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor
+from zlib import crc32
+
+from blocks.http.body import Stream
+
+from .files import Files
+from .reader import Reader, stream_of
+from .record import BLOCK, Damaged, blocks
+
+OPEN = 256  # descriptors of blobs kept open, the least recently used closed first (nginx's open_file_cache, off by default, holds such)
+
+
+class BlobFile:
+    """An open blob; closed when the last reader lets go of it. ``verified`` marks the blocks whose checksum was compared."""
+
+    __slots__ = ("_files", "fd", "verified")
+
+    def __init__(self, files: Files, path: str, length: int, *, create: bool = False) -> None:
+        self._files = files
+        self.fd = -1
+        self.fd = files.open(path, create=create)
+        self.verified = bytearray(blocks(length))
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            self._files.close(self.fd)
+
+
+class Blobs:
+    """The folder of blobs, and those that are open."""
+
+    def __init__(self, folder: str, files: Files, executor: Executor) -> None:
+        self.files = files
+        self.executor = executor
+        self._folder = folder
+        self._open: OrderedDict[int, BlobFile] = OrderedDict()
+
+    def path(self, number: int) -> str:
+        """The file of a blob."""
+        return os.path.join(self._folder, f"{number:016d}.blob")
+
+    def opened(self, number: int) -> BlobFile | None:
+        """The blob's file if it is open already."""
+        found = self._open.get(number)
+        if found is not None:
+            self._open.move_to_end(number)
+        return found
+
+    def open(self, number: int, length: int) -> BlobFile:
+        """Open a blob; in a thread. Raises ``OSError``, and ``Damaged`` when its size is not what it was."""
+        file = BlobFile(self.files, self.path(number), length)
+        if self.files.size(file.fd) != length:
+            raise Damaged("the blob is not as long as it was")
+        return file
+
+    def keep(self, number: int, file: BlobFile) -> None:
+        """Let the blob stay open for the next one who asks."""
+        self._open[number] = file
+        while len(self._open) > OPEN:
+            self._open.popitem(last=False)
+
+    def drop(self, number: int) -> None:
+        """Remove a blob; who reads it now reads on."""
+        self._open.pop(number, None)
+        try:
+            self.files.remove(self.path(number))
+        except OSError:
+            pass  # a stray, found at the next start
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._open.clear()
+
+
+class BlobContent:
+    """A stored body in a blob: a ``Content``. ``file`` is its open file, ``number`` its name."""
+
+    __slots__ = ("_blobs", "_crcs", "_damaged", "file", "length", "number")
+
+    complete = True
+
+    def __init__(
+        self, blobs: Blobs, number: int, file: BlobFile, length: int, crcs: memoryview, damaged: Callable[[], None]
+    ) -> None:
+        self._blobs = blobs
+        self._crcs = crcs
+        self._damaged = damaged
+        self.number = number
+        self.file = file
+        self.length = length
+
+    @property
+    def crcs(self) -> bytes:
+        """The checksums of its blocks as they are stored."""
+        return bytes(self._crcs.cast("B"))
+
+    def stream(self, start: int = 0, stop: int | None = None) -> Stream:
+        """The bytes from ``start`` up to ``stop``; a damaged block ends it with a ``Failure`` before a byte of it is out."""
+        return stream_of(self, start, stop)
+
+    def release(self) -> None:
+        """Nothing to do: the file is closed with the last stream, and removed by the store."""
+
+    def take(self, at: int, stop: int | None) -> bytes | None:
+        """The bytes from ``at`` on, within one block, when the page cache has them; None when a thread must read. Raises ``Damaged``."""
+        block = at // BLOCK
+        first, last = block * BLOCK, min((block + 1) * BLOCK, self.length)
+        stop = last if stop is None else min(stop, last)
+        if self.file.verified[block]:
+            return self._blobs.files.read_cached(self.file.fd, stop - at, at)
+        data = self._blobs.files.read_cached(self.file.fd, last - first, first)
+        return None if data is None else self._checked(block, data)[at - first : stop - first]
+
+    def read(self, at: int, stop: int | None) -> bytes:
+        """The same from the disk; in a thread. Raises ``Damaged``, ``OSError``."""
+        block = at // BLOCK
+        first, last = block * BLOCK, min((block + 1) * BLOCK, self.length)
+        data = self._blobs.files.read(self.file.fd, last - first, first)
+        return self._checked(block, data)[at - first : (last if stop is None else min(stop, last)) - first]
+
+    def read_later(self, at: int, stop: int | None) -> asyncio.Future[bytes]:
+        """``read`` in the store's threads. Raises ``RuntimeError`` when they are stopped."""
+        return asyncio.get_running_loop().run_in_executor(self._blobs.executor, self.read, at, stop)
+
+    def wait(self, reader: Reader) -> None:
+        """Never called: everything is there."""
+
+    def damaged(self) -> None:
+        """Tell the store to forget this body."""
+        self._damaged()
+
+    def _checked(self, block: int, data: bytes) -> bytes:
+        if crc32(data) != self._crcs[block]:
+            raise Damaged("a block of the blob does not match its checksum")
+        self.file.verified[block] = 1
+        return data
