@@ -73,12 +73,12 @@ class RemoteMessage(Message):
 
     __slots__ = ("_settled",)
     _run: Run
-    _owner: Subscription  # the client's own, which sends what the engine's does
+    _owner: Subscription  # type: ignore[assignment]  # the client's own, which sends what the engine's does
 
     def __init__(self, run: Run, index: int, owner: Subscription) -> None:
         self._run = run
         self._index = index
-        self._owner = owner  # type: ignore[assignment]
+        self._owner = owner
         self._settled = False
 
     async def ack(self, wait: bool = False) -> None:

@@ -1,0 +1,163 @@
+"""The broker as a process: it says when it is ready and where, drains on SIGTERM, and stops at once on a second one.
+
+Exit codes: 0 fine, 1 failure, 3 configuration, 4 cannot bind, 5 the drain timed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blocks.core.errors import ConfigError
+
+from .address import Address
+from .errors import BrokerError
+from .security import check_exposure, read_guard
+
+FINE, FAILURE, CONFIGURATION, CANNOT_BIND, DRAIN_TIMED_OUT = 0, 1, 3, 4, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``blocks broker`` was asked to run. ``grace`` seconds bound the drain; the rest is as on the command line."""
+
+    data: str
+    listen: str = "127.0.0.1:7400"
+    http: str | None = None
+    admin: str | None = None
+    durability: str = "fsync"
+    token_file: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    ports_file: str | None = None
+    grace: float = 10.0
+    webhooks: str | None = None
+    broker: dict[str, Any] = field(default_factory=dict)
+
+
+class CannotBind(Exception):
+    """An address cannot be listened on."""
+
+
+async def serve(settings: Settings) -> int:
+    """Run a broker until it is told to stop; gives the exit code. Raises ``ConfigError``, ``CannotBind``, ``BrokerError``."""
+    from .broker import Broker
+    from .server import Server
+
+    stop, now = _on_signals()
+    guard = read_guard(settings.token_file) if settings.token_file is not None else None
+    check_exposure(Address.parse(settings.listen).host, guard)
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(
+            Broker(settings.data, durability=settings.durability, **settings.broker)  # type: ignore[arg-type]  # checked by click
+        )
+        server = Server(
+            broker,
+            listen=settings.listen,
+            guard=guard,
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            tls_client_ca=settings.tls_client_ca,
+        )
+        try:
+            await server.start()
+            ready = {"event": "ready", "block": "broker", "pid": os.getpid(), "url": server.url}
+            ready["listen"] = server.url.rpartition("/")[2]
+            ready["port"] = Address.parse(str(ready["listen"])).port
+            await _open_doors(stack, settings, broker, guard, ready)
+        except OSError as error:
+            await server.stop(0.0)
+            raise CannotBind(f"cannot listen on {settings.listen}: {error.strerror or error}") from error
+        if broker.engine.damage:
+            ready["damage"] = list(broker.engine.damage)
+        _announce(settings, ready)
+        await stop.wait()
+        draining = asyncio.ensure_future(server.stop(settings.grace))
+        hurrying = asyncio.ensure_future(now.wait())
+        await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not draining.done():
+            draining.cancel()
+            await asyncio.wait({draining})
+            await server.stop(0.0)
+            return FINE
+        return FINE if draining.result() else DRAIN_TIMED_OUT
+
+
+async def _open_doors(
+    stack: AsyncExitStack, settings: Settings, broker: Any, guard: Any, ready: dict[str, Any]
+) -> None:
+    """The HTTP listeners and the webhooks that are asked for; their addresses go into ``ready``."""
+    if settings.http is not None:
+        from .frontdoor import FrontDoor
+
+        check_exposure(Address.parse(settings.http).host, guard)
+        door = await stack.enter_async_context(FrontDoor(broker, listen=settings.http, guard=guard))
+        ready["http"] = door.url
+    if settings.admin is not None:
+        from .backdoor import BackDoor
+
+        back = await stack.enter_async_context(BackDoor(broker, listen=settings.admin))
+        ready["admin"] = back.url
+    if settings.webhooks is not None:
+        from .push import open_webhooks
+
+        for push in await open_webhooks(broker, settings.webhooks):
+            await stack.enter_async_context(push)
+
+
+def _announce(settings: Settings, ready: dict[str, Any]) -> None:
+    line = json.dumps(ready)
+    if settings.ports_file is not None:
+        path = Path(settings.ports_file)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(line + "\n")
+        temporary.replace(path)  # whoever waits for the file never reads half of it
+    print(line, flush=True)
+
+
+def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Set at the first SIGTERM or SIGINT, and at the second."""
+    loop = asyncio.get_running_loop()
+    stop, now = asyncio.Event(), asyncio.Event()
+
+    def receive() -> None:
+        (now if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, receive)
+    return stop, now
+
+
+def run(settings: Settings) -> int:
+    """Run a broker in this process, on uvloop where there is one; gives the exit code and has said why on stderr."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(serve(settings))
+    except ConfigError as error:
+        return _fail(CONFIGURATION, error)
+    except CannotBind as error:
+        return _fail(CANNOT_BIND, error)
+    except (BrokerError, OSError) as error:
+        return _fail(FAILURE, error)
+
+
+def _fail(code: int, error: Exception) -> int:
+    print(f"blocks broker: {error}", file=sys.stderr)
+    return code
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
