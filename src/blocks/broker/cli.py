@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -11,23 +12,21 @@ from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds, size
 
 
-class _Quantity(click.ParamType):
-    """An option that takes ``30s`` or ``64MiB``."""
+def _quantity(parse: Callable[[Any], float]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback for an option that is written like ``30s`` or ``64MiB``."""
 
-    def __init__(self, name: str, parse: Any) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number that ``value`` means."""
+    def convert(context: click.Context, param: click.Parameter, value: Any) -> Any:
+        if value is None:
+            return None
         try:
-            return self._parse(value)
+            return parse(value)
         except ConfigError as error:
-            self.fail(str(error), param, ctx)
+            raise click.BadParameter(str(error), context, param) from error
+
+    return convert
 
 
-DURATION = _Quantity("duration", seconds)
-SIZE = _Quantity("size", size)
+_duration, _size = _quantity(seconds), _quantity(size)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,7 +34,11 @@ SIZE = _Quantity("size", size)
 @click.option("--data", metavar="DIR", help="Where the log is kept; :memory: keeps nothing.")
 @click.option("--durability", type=click.Choice(["fsync", "interval", "memory"]), default="fsync", show_default=True)
 @click.option(
-    "--interval", type=DURATION, default="100ms", show_default=True, help="Between syncs, with --durability interval."
+    "--interval",
+    callback=_duration,
+    default="100ms",
+    show_default=True,
+    help="Between syncs, with --durability interval.",
 )
 @click.option("--http", metavar="HOST:PORT", help="Also listen for HTTP: publish, pull, SSE.")
 @click.option("--admin", metavar="HOST:PORT", help="Health, metrics and lists over HTTP.")
@@ -45,10 +48,10 @@ SIZE = _Quantity("size", size)
 @click.option("--tls-key", metavar="FILE", help="PEM key, if it is not in the certificate's file.")
 @click.option("--tls-client-ca", metavar="FILE", help="Clients must have a certificate of this authority.")
 @click.option("--webhooks", metavar="FILE", help="TOML file of push subscriptions.")
-@click.option("--segment-bytes", type=SIZE, default="64MiB", show_default=True, help="Size of a log file.")
-@click.option("--drain", "grace", type=DURATION, default="10s", show_default=True, help="How long SIGTERM waits.")
+@click.option("--segment-bytes", callback=_size, default="64MiB", show_default=True, help="Size of a log file.")
+@click.option("--drain", "grace", callback=_duration, default="10s", show_default=True, help="How long SIGTERM waits.")
 @click.pass_context
-def broker(context: click.Context, **options: Any) -> None:
+def broker(context: click.Context, /, **options: Any) -> None:
     """Run a message broker, or (with a command) talk to one.
 
     An acknowledged message is on disk. One JSON line on stdout says when the broker is ready, and where.
@@ -94,8 +97,8 @@ def _pairs(context: click.Context, param: click.Parameter, values: tuple[str, ..
 @click.option("--header", "headers", multiple=True, callback=_pairs, metavar="NAME=VALUE")
 @click.option("--key", help="Ordering key.")
 @click.option("--id", "ident", help="Message id: published twice, it is stored once.")
-@click.option("--ttl", type=DURATION)
-@click.option("--delay", type=DURATION)
+@click.option("--ttl", callback=_duration)
+@click.option("--delay", callback=_duration)
 @_remote
 @_json
 def publish(**options: Any) -> None:
@@ -112,7 +115,7 @@ def publish(**options: Any) -> None:
     "--start", default="latest", show_default=True, help="earliest, latest, last, an offset, or @SECONDS since 1970."
 )
 @click.option("--count", type=click.IntRange(1), help="Stop after so many.")
-@click.option("--timeout", type=DURATION, help="Stop when none came for so long.")
+@click.option("--timeout", callback=_duration, help="Stop when none came for so long.")
 @_remote
 @_json
 def tail(**options: Any) -> None:
@@ -189,7 +192,7 @@ def repair(data: str, as_json: bool) -> None:
 
 @broker.command()
 @click.option("--messages", type=click.IntRange(100), default=50_000, show_default=True)
-@click.option("--size", "payload_size", type=SIZE, default="100", show_default=True)
+@click.option("--size", "payload_size", callback=_size, default="100", show_default=True)
 @click.option("--window", type=click.IntRange(1), default=1000, show_default=True, help="Messages in flight.")
 @_remote
 @_json

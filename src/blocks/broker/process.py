@@ -57,7 +57,7 @@ async def serve(settings: Settings) -> int:
     check_exposure(Address.parse(settings.listen).host, guard)
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(
-            Broker(settings.data, durability=settings.durability, **settings.broker)  # type: ignore[arg-type]  # checked by click
+            Broker(settings.data, durability=settings.durability, **settings.broker)
         )
         server = Server(
             broker,

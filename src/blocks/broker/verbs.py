@@ -184,10 +184,8 @@ def inspect(data: str, as_json: bool, *, repairing: bool) -> int:
 
     tell, finish = _progress("repair" if repairing else "verify")
     try:
-        if repairing:
-            report = verification.repair(data, progress=tell)
-        else:
-            report = verification.verify(data, progress=tell)
+        work = verification.repair if repairing else verification.verify
+        report = work(data, progress=tell)
     except (BlocksError, OSError) as error:
         finish()
         click.echo(f"blocks broker: {error}", err=True)
@@ -229,11 +227,13 @@ async def bench(client: Client, options: dict[str, Any]) -> None:
 
     async with _timed("publish-single", count // workers * workers, options["as_json"]):
         await asyncio.gather(*(publish_some(count // workers) for _ in range(workers)))
-    async with client.subscribe(topic, group=topic, start="earliest", prefetch=4000) as messages:
-        async with _timed("drain-ack", count, options["as_json"]):
-            for _ in range(count):
-                message = await anext(messages)
-                await message.ack()
+    async with (
+        client.subscribe(topic, group=topic, start="earliest", prefetch=4000) as messages,
+        _timed("drain-ack", count, options["as_json"]),
+    ):
+        for _ in range(count):
+            message = await anext(messages)
+            await message.ack()
     for name in (topic, topic + ".single"):
         await client.ask("delete-topic", topic=name)
 
