@@ -1,6 +1,6 @@
 """What a balancer adds to a request in process: pick, count, await the endpoint, count, measure. Prints µs, medians of 7 runs.
 
-    python benchmarks/balancer_pick.py
+python benchmarks/balancer_pick.py
 """
 
 from __future__ import annotations

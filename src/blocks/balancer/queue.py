@@ -38,7 +38,11 @@ class Queue:
         """A queue from itself or from a size; None is the default."""
         if isinstance(value, Queue):
             return value
-        return cls() if value is None else cls(size=value)
+        if value is None:
+            return cls()
+        if not isinstance(value, int):
+            raise ConfigError(f"queue is a number of requests or Queue(…), not {value!r}")
+        return cls(size=value)
 
 
 class Place(Pending[Endpoint | None]):

@@ -61,7 +61,11 @@ class Retries:
         """Retries from themselves or from a number of retries (0: never again); None is the default."""
         if isinstance(value, Retries):
             return value
-        return cls() if value is None else cls(tries=value + 1)
+        if value is None:
+            return cls()
+        if not isinstance(value, int):
+            raise ConfigError(f"retries is a number of retries or Retries(…), not {value!r}")
+        return cls(tries=value + 1)
 
 
 NEVER = Retries(tries=1)
