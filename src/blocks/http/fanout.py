@@ -1,0 +1,89 @@
+"""The admin API over several workers: it asks each of them on its Unix socket, and adds up what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from blocks.core.metrics import merge, render
+
+from .admin import admin_token, guard, listen
+from .options import Serving
+
+_PATIENCE = aiohttp.ClientTimeout(total=30)
+_BODY = 1024 * 1024  # bytes of a request that is passed on
+
+
+async def fan_out(serving: Serving, workers: Sequence[str], ready: Callable[[dict[str, Any]], None]) -> int:
+    """Serve the admin API until SIGTERM. ``workers`` are the paths of their sockets."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    assert serving.admin is not None
+    sessions = [aiohttp.ClientSession(connector=aiohttp.UnixConnector(path), timeout=_PATIENCE) for path in workers]
+    app = web.Application(middlewares=[guard(admin_token(serving))], client_max_size=_BODY)
+    asker = _Asker(sessions)
+    app.router.add_get("/livez", asker.livez)
+    app.router.add_get("/metrics", asker.metrics)
+    app.router.add_get("/events", asker.events)
+    app.router.add_route("*", "/{path:.*}", asker.all)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    try:
+        await runner.setup()
+        ready({"admin": await listen(runner, serving.admin)})
+        await stopping.wait()
+    finally:
+        await runner.cleanup()
+        for session in sessions:
+            await session.close()
+    return 0
+
+
+class _Asker:
+    """Passes a request to every worker."""
+
+    def __init__(self, sessions: Sequence[aiohttp.ClientSession]) -> None:
+        self._sessions = sessions
+
+    async def livez(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "live", "workers": len(self._sessions)})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """The sum over workers, so that a scrape sees one process."""
+        answers = [body for status, body in await self._ask("GET", "/metrics.json", b"", {}) if status == 200]
+        text = render(merge(answers)) if answers else ""
+        return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def events(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {"error": "events are streamed by a process with one worker; see /v1/events"}, status=501
+        )
+
+    async def all(self, request: web.Request) -> web.Response:
+        """Every worker's answer; the status is the worst of them, so that a change counts as made only when all have made it."""
+        headers = {name: value for name, value in request.headers.items() if name.lower() in ("content-type", "accept")}
+        answers = await self._ask(request.method, request.path_qs, await request.read(), headers)
+        status = max(status for status, _ in answers)
+        return web.json_response({"workers": [{"status": code, "body": body} for code, body in answers]}, status=status)
+
+    async def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> list[tuple[int, Any]]:
+        return list(await asyncio.gather(*(_one(session, method, path, body, headers) for session in self._sessions)))
+
+
+async def _one(
+    session: aiohttp.ClientSession, method: str, path: str, body: bytes, headers: dict[str, str]
+) -> tuple[int, Any]:
+    try:
+        async with session.request(method, f"http://localhost{path}", data=body or None, headers=headers) as answer:
+            if answer.content_type == "application/json":
+                return answer.status, await answer.json()
+            return answer.status, await answer.text()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return 502, {"error": f"a worker did not answer: {type(error).__name__}"}

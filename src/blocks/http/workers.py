@@ -1,0 +1,239 @@
+"""Several processes on one port: a parent that serves nothing starts workers, replaces those that die, and passes signals on.
+
+Each worker listens with SO_REUSEPORT, so that the kernel spreads connections and a worker that is busy holds nobody else up. The
+parent holds the addresses (bound, not listening), which resolves port 0 once and keeps the ports while a worker is replaced. It has
+no event loop and no thread, so that it can fork at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from blocks.core.backoff import Backoff
+from blocks.core.logging import events
+
+from .handler import Handler
+from .options import Serving
+from .process import FAILURE, FINE, Extend, announce, ready_line, run_loop, work
+from .server import BACKLOG, CannotBind, parse_address
+
+_READY_WITHIN = 30.0  # seconds for a worker to become ready
+_STEADY = 10.0  # seconds after which a worker that dies is replaced at once again
+
+
+def supervise(block: str, build: Callable[[], Handler], serving: Serving, extend: Extend | None) -> int:
+    """Run ``serving.workers`` workers until told to stop; the exit code is the worst of theirs."""
+    return _Supervisor(block, build, serving, extend).run()
+
+
+class _Supervisor:
+    """The parent. Child ``number`` is a worker; the one after the last is the admin API, which asks them all."""
+
+    def __init__(self, block: str, build: Callable[[], Handler], serving: Serving, extend: Extend | None) -> None:
+        self._block = block
+        self._build = build
+        self._serving = serving
+        self._extend = extend
+        self._held: list[socket.socket] = []
+        self._shared: list[socket.socket] = []
+        self._addresses: list[str] = []
+        self._children: dict[int, tuple[int, float]] = {}  # pid: (number, started at)
+        self._backoffs = [Backoff(0.1, 10.0) for _ in range(serving.workers + 1)]
+        self._due: list[tuple[float, int]] = []  # (when, number) of children to start again
+        self._folder = tempfile.mkdtemp(prefix="blocks-")
+        self._code = FINE
+        self._stopping = False
+
+    def run(self) -> int:
+        """The parent's life."""
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        try:
+            for address in self._serving.listen:
+                self._hold(address)
+            signal.set_wakeup_fd(writing)
+            for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(name, lambda number, frame: None)
+            self._start()
+            self._watch(reading)
+            return self._code
+        finally:
+            signal.set_wakeup_fd(-1)
+            os.close(reading)
+            os.close(writing)
+            for held in (*self._held, *self._shared):
+                held.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> None:
+        """All workers, then the admin API, then the ready line; or none of them."""
+        workers = self._serving.workers
+        lines = [self._spawn(number) for number in range(workers)]
+        said = [_heard(line) for line in lines]
+        admin = None
+        if all(said) and self._serving.admin is not None:
+            admin = _heard(self._spawn(workers))
+            said.append(admin)
+        if not all(said):
+            self._code = FAILURE
+            self._stop()
+            return
+        addresses = [*self._addresses, *(f"unix:{shared.getsockname()}" for shared in self._shared)]
+        announce(
+            ready_line(self._block, addresses, bool(self._serving.tls_cert), admin, workers), self._serving.ports_file
+        )
+
+    def _watch(self, reading: int) -> None:
+        """Wait for signals and for the time to start somebody again."""
+        while self._children or (self._due and not self._stopping):
+            wait = max(0.0, min(self._due)[0] - time.monotonic()) if self._due else None
+            ready, _, _ = select.select([reading], [], [], wait)
+            for number in os.read(reading, 64) if ready else b"":
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    self._stop()
+                elif number == signal.SIGHUP:
+                    self._forward(signal.SIGHUP)
+            self._reap()
+            if not self._stopping:
+                self._respawn()
+
+    def _hold(self, address: str) -> None:
+        parsed = parse_address(address)
+        if isinstance(parsed, str):
+            with suppress(FileNotFoundError):
+                if stat.S_ISSOCK(os.stat(parsed).st_mode):
+                    os.unlink(parsed)
+            shared = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._bind(shared, parsed, address)
+            shared.listen(BACKLOG)
+            shared.setblocking(False)
+            self._shared.append(shared)
+            return
+        host, port = parsed
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if port:
+            with socket.socket(
+                family, socket.SOCK_STREAM
+            ) as probe:  # SO_REUSEPORT alone would share it with another server
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self._bind(probe, (host, port), address)
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._bind(held, (host, port), address)
+        self._held.append(held)
+        name = held.getsockname()
+        self._addresses.append(f"[{name[0]}]:{name[1]}" if family == socket.AF_INET6 else f"{name[0]}:{name[1]}")
+
+    def _bind(self, sock: socket.socket, name: tuple[str, int] | str, address: str) -> None:
+        try:
+            sock.bind(name)
+        except OSError as error:
+            raise CannotBind(error.errno, f"cannot listen on {address}: {os.strerror(error.errno or 0)}") from error
+
+    def _admin_path(self, number: int) -> str:
+        return f"{self._folder}/admin-{number}.sock"
+
+    def _spawn(self, number: int) -> int:
+        """Fork child ``number``; the descriptor that says when it is ready, and closes when it is not to be."""
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            self._child(number, writing)
+        os.close(writing)
+        self._children[pid] = (number, time.monotonic())
+        return reading
+
+    def _child(self, number: int, writing: int) -> NoReturn:
+        """A child's whole life."""
+        code = FAILURE
+        try:
+            signal.set_wakeup_fd(-1)
+            for name in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(name, signal.SIG_DFL)
+
+            def ready(line: dict[str, Any]) -> None:
+                os.write(writing, str(line.get("admin", "ready")).encode())
+                os.close(writing)
+
+            if number == self._serving.workers:
+                from .fanout import fan_out
+
+                code = run_loop(fan_out(self._serving, [self._admin_path(n) for n in range(number)], ready))
+            else:
+                code = run_loop(self._work(number, ready))
+        except BaseException as error:
+            os.write(2, f"blocks: worker {number}: {error!r}\n".encode())
+        finally:
+            os._exit(code)
+
+    def _work(self, number: int, ready: Callable[[dict[str, Any]], None]) -> Any:
+        for held in self._held:
+            held.close()
+        serving = self._serving
+        if serving.admin is not None:
+            serving = replace(serving, admin=f"unix:{self._admin_path(number)}", admin_token_file=None)
+        return work(
+            self._block,
+            self._build,
+            serving,
+            self._extend,
+            ready,
+            addresses=self._addresses,
+            sockets=self._shared,
+            shared=True,
+        )
+
+    def _reap(self) -> None:
+        """Note who has died; a child that was not told to is replaced, ever more slowly if it keeps dying."""
+        for pid, (number, started) in list(self._children.items()):
+            gone, status = os.waitpid(pid, os.WNOHANG)
+            if not gone:
+                continue
+            del self._children[pid]
+            code = os.waitstatus_to_exitcode(status)
+            if self._stopping:
+                self._code = max(self._code, code if code >= 0 else FAILURE)
+                continue
+            now = time.monotonic()
+            if now - started > _STEADY:
+                self._backoffs[number].reset()
+            wait = self._backoffs[number].next()
+            events().error("worker-died", worker=number, pid=pid, exit=code, again_in=round(wait, 3))
+            self._due.append((now + wait, number))
+
+    def _respawn(self) -> None:
+        now = time.monotonic()
+        for entry in [entry for entry in self._due if entry[0] <= now]:
+            self._due.remove(entry)
+            os.close(self._spawn(entry[1]))
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._forward(signal.SIGTERM)
+
+    def _forward(self, number: signal.Signals) -> None:
+        for pid in self._children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def _heard(line: int) -> str:
+    """What a child says when it is ready; "" when it died first, or takes for ever."""
+    try:
+        ready, _, _ = select.select([line], [], [], _READY_WITHIN)
+        return os.read(line, 512).decode() if ready else ""
+    finally:
+        os.close(line)
