@@ -8,7 +8,6 @@ from typing import Any
 from .log.batch import Batch, Section
 from .message import Receipts
 
-Told = Callable[[], None]
 FULL = 1 << 20  # bytes of payload after which a commit starts another batch: it bounds what one read must decode
 
 
@@ -16,12 +15,11 @@ class Draft:
     """One batch that is not written yet. ``size`` is bytes, roughly."""
 
     __slots__ = (
-        "acks", "attempts", "batch", "callbacks", "cursors", "frames", "records", "sections", "size", "topics", "waiters",
+        "acks", "attempts", "callbacks", "cursors", "frames", "records", "sections", "size", "waiters",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.sections: dict[str, Section] = {}
-        self.topics: list[Any] = []  # what is to be rolled back if the commit fails
         self.frames: list[Any] = []
         self.records: list[list[Any]] = []
         self.cursors: dict[tuple[str, str], int] = {}
@@ -29,7 +27,6 @@ class Draft:
         self.attempts: dict[tuple[str, str], dict[int, int]] = {}
         self.callbacks: list[tuple[Callable[[Receipts], None], Receipts]] = []
         self.waiters: list[Callable[[bool], None]] = []
-        self.batch: Batch | None = None
         self.size = 0
 
     @property
@@ -76,6 +73,14 @@ class Draft:
         else:
             found.extend(offsets)
 
+    def unack(self, group: str, topic: str, offset: int) -> None:
+        """Take one ``ack`` back, if it waits here."""
+        found = self.acks.get((group, topic), [])
+        if offset in found:
+            found.remove(offset)
+        if not found:
+            self.acks.pop((group, topic), None)
+
     def seal(self, number: int, time: float) -> Batch:
         """The batch to write, as number ``number``."""
         records: dict[str, Any] = {}
@@ -87,8 +92,7 @@ class Draft:
             records["a"] = [(group, topic, ranges(found)) for (group, topic), found in self.acks.items()]
         if self.attempts:
             records["t"] = [(group, topic, found) for (group, topic), found in self.attempts.items()]
-        self.batch = Batch(number, time, list(self.sections.values()), self.frames, records)
-        return self.batch
+        return Batch(number, time, list(self.sections.values()), self.frames, records)
 
     def carry(self, other: Draft) -> None:
         """Take over the state records of ``other``, which could not be written and came before this one's."""

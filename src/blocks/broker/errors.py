@@ -68,6 +68,12 @@ class SequenceGap(BrokerError):
     code, fault, status = "sequence", Fault.CLIENT, 409
 
 
+class LeaseLost(BrokerError):
+    """The message is not this member's any more: the lease ended, and it was or will be delivered again."""
+
+    code, fault, status = "lease-lost", Fault.CLIENT, 409
+
+
 class Overloaded(BrokerError):
     """More bytes wait for the disk than the limit allows; try again later."""
 

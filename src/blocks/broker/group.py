@@ -31,7 +31,7 @@ class Group:
         self.members: list[Subscription] = []
         self.waiting: dict[Subscription, None] = {}  # those that took nothing last time
         self.max_deliveries = 16
-        self.dead_letter = f"dead-letters.{name}"
+        self.dead_letter = f"$dead.{name}"
 
     def wake(self, queue: Queue) -> None:
         """``queue`` may have something: tell members that wait, as many as it has messages."""
@@ -186,6 +186,7 @@ class Subscription:
             return deliveries
         engine = self.engine
         lease = Lease(engine.next_token(), queue, self, offsets, deliveries.size, engine.deadline(self.options.lease))
+        lease.since -= self.options.lease
         deliveries.token = lease.token
         if run.redelivered:
             self._count(queue, lease, deliveries)
@@ -206,9 +207,7 @@ class Subscription:
 
     # -- answering -------------------------------------------------------------------------------------------------
 
-    def ack(
-        self, topic: str, offsets: Iterable[int], token: int, done: Callable[[int], None] | None = None
-    ) -> int:
+    def ack(self, topic: str, offsets: Iterable[int], token: int, done: Callable[[int], None] | None = None) -> int:
         """These are done; gives how many were stale. ``done(stale)`` is called when that is durable (-1: it cannot be)."""
         queue = self.group.queues.get(topic)
         settled, stale = self._settle(queue, offsets, token)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from .errors import Fenced
+from .errors import DiskFailed, LeaseLost
 
 if TYPE_CHECKING:
     from .errors import BrokerError
@@ -197,13 +197,14 @@ class SubscribeOptions:
     prefetch_bytes: int = 16 << 20
     lease: float = 30.0
     max_deliveries: int = 16
-    dead_letter: str | None = None  # None: "dead-letters.<group>"
+    dead_letter: str | None = None  # None: "$dead.<group>"
     backoff: float = 0.0  # seconds before the second attempt of a nacked message without a delay; doubles each time
     backoff_cap: float = 60.0
     ack: bool = True  # False: delivered is done
     mode: Mode = "consume"
     exclusive: bool = False  # refuse a second member of the group
     single_active: bool = False  # one member is served, the others stand by
+    positions: Mapping[str, int] | None = None  # the next offset of a topic, before ``start``
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,8 +363,11 @@ class Message:
                 future.set_result(stale)
 
         verb(self._run.topic, (self.offset,), self._run.token, done)
-        if await future:
-            raise Fenced("the lease was lost: another member has the message, or it was dead-lettered")
+        stale = await future
+        if stale < 0:
+            raise DiskFailed("the broker could not store that the message is done")
+        if stale:
+            raise LeaseLost(f"{self!r} is not held by this member any more")
 
     def __repr__(self) -> str:
         return f"<Message {self.topic}@{self.offset} attempt={self.attempt} {len(self.payload)} B>"

@@ -51,12 +51,12 @@ class Producers:
             return None
         if epoch < producer.epoch:
             return Fenced(f"producer {name} has epoch {producer.epoch}, this is {epoch}")
-        if sequence == producer.last + 1:
-            return None
+        if sequence > producer.last:
+            return None  # a gap is no loss: frames that were refused before they came here have numbers too
         known = producer.frames.get(sequence)
         if known is not None:
             return known
-        return SequenceGap(f"producer {name}: frame {sequence} came, {producer.last + 1} is the next")
+        return SequenceGap(f"producer {name}: frame {sequence} came, the last was {producer.last}")
 
     def store(self, name: str, epoch: int, sequence: int, offsets: Sequence[int]) -> None:
         """Remember a frame that ``check`` found new."""

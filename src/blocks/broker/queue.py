@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Lease:
     """A run of messages that one member holds until ``deadline`` (monotonic seconds); ``token`` keeps older holders out."""
 
-    __slots__ = ("attempts", "bucket", "deadline", "left", "offsets", "queue", "subscription", "token", "unit")
+    __slots__ = ("attempts", "bucket", "deadline", "left", "offsets", "queue", "since", "subscription", "token", "unit")
 
     def __init__(
         self, token: int, queue: Queue, subscription: Subscription, offsets: Sequence[int], size: int, deadline: float
@@ -35,6 +35,7 @@ class Lease:
         self.left = len(offsets)
         self.unit = size / self.left  # bytes of credit that each message gives back
         self.deadline = deadline
+        self.since = deadline  # when it began: set by who leases
         self.bucket = 0  # of the engine's timer
         self.attempts: dict[int, int] | None = None  # None: the first attempt of all of them
 
@@ -94,11 +95,10 @@ class Queue:
         return fresh + len(self.ready) + len(self.delayed) + self.blocked
 
     def unacked(self) -> Iterator[int]:
-        """Every offset below the cursor that is not done."""
+        """Every offset below the cursor that is not done (of those that leave for the dead letters, the end is on its way)."""
         yield from self.leased
         yield from self.ready
         yield from self.delayed
-        yield from self.dying
         for offsets in self.keys.values():
             yield from offsets
 
@@ -231,6 +231,14 @@ class Queue:
         """``offset`` is to be delivered again, after ``made`` attempts."""
         self.attempts[offset] = made
         heappush(self.ready, offset)
+
+    def skip_damage(self, log: Log) -> None:
+        """The next batch cannot be read: pass over what it held."""
+        if self.ready:
+            self._gone(heappop(self.ready))
+        else:
+            self.cursor = log.beyond(self.topic.name, self.cursor) or self.topic.committed
+            self.place = None
 
     def _gone(self, offset: int) -> None:
         """Retention or compaction took the message: there is nothing left to deliver."""

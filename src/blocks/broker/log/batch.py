@@ -110,9 +110,7 @@ def encode(batch: Batch, mark: int, seed: int, stable: int) -> bytes:
         parts += section.payloads
     parts[1] = lengths.tobytes()
     body = b"".join(parts)
-    after = _AFTER_CRC.pack(
-        len(body), batch.number, int(batch.time * 1e6), stable, len(lengths), len(meta), 0
-    )
+    after = _AFTER_CRC.pack(len(body), batch.number, int(batch.time * 1e6), stable, len(lengths), len(meta), 0)
     checksum = crc32(body, crc32(after, seed))
     return b"".join((struct.pack("<II", mark, checksum), after, body))
 
@@ -159,7 +157,11 @@ def decode(data: bytes | memoryview, position: int = 0, payloads: bool = True) -
         bounds = list(accumulate(ends, initial=0)) if payloads else []
         for topic, spread, n, size, columns in table:
             offsets = range(spread, spread + n) if isinstance(spread, int) else spread
-            taken = [body[a:b] for a, b in zip(bounds[first : first + n], bounds[first + 1 : first + n + 1], strict=True)] if payloads else []
+            taken = (
+                [body[a:b] for a, b in zip(bounds[first : first + n], bounds[first + 1 : first + n + 1], strict=True)]
+                if payloads
+                else []
+            )
             section = Section(topic, offsets, taken, size)
             if columns:
                 for name, column in columns.items():

@@ -34,12 +34,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 class Segment:
     """One file of the log: its header, its index, and ``length`` bytes of committed batches."""
 
-    __slots__ = ("file", "header", "index", "length", "retired", "window")
+    __slots__ = ("file", "header", "index", "length", "retired", "synced", "window")
 
     def __init__(self, header: SegmentHeader, index: Index, length: int) -> None:
         self.header = header
         self.index = index
         self.length = length
+        self.synced = length  # bytes that a finished sync covered
         self.file: File | None = None
         self.window: tuple[int, bytes] | None = None
         self.retired = False
@@ -169,8 +170,7 @@ class Log:
                 segment = self.new_segment(batch.number, now)
                 created.append(segment)
                 position = SEGMENT_START
-            stable = segment.length if segment not in created else SEGMENT_START
-            data = encode(batch, segment.header.mark, segment.header.seed, stable)
+            data = encode(batch, segment.header.mark, segment.header.seed, segment.synced)
             batch.segment, batch.position, batch.length = segment.header.id, position, len(data)
             writes.append(Write(segment, batch, data))
             position += len(data)
@@ -204,11 +204,17 @@ class Log:
         for segment, batch, data in commit.writes:
             self.take_in(segment, batch)
             segment.length = batch.position + len(data)
+            if commit.sync:
+                segment.synced = segment.length
             if batch.sections:
                 self._cache.put(segment.header.salt, batch)
         if commit.writes:
             self.next_number = commit.writes[-1].batch.number + 1
         return sealed
+
+    def unsynced(self) -> list[tuple[Segment, int]]:
+        """The segments that hold more than was synced, with their lengths now."""
+        return [(s, s.length) for s in self.segments.values() if s.synced < s.length]
 
     def take_in(self, segment: Segment, batch: Batch) -> None:
         """Index one batch."""
@@ -278,6 +284,31 @@ class Log:
             at += 2
         return None
 
+    def beyond(self, topic: str, offset: int) -> int | None:
+        """The next offset after ``offset`` that an index knows, to go on behind a batch that cannot be read."""
+        for number in self.spans.get(topic, ())[::2]:
+            for known in self.segments[number].index.spans[topic].offsets:
+                if known > offset:
+                    return known
+        return None
+
+    def offset_at(self, topic: str, time: float) -> int | None:
+        """The first offset of ``topic`` that was stored at ``time`` (wall-clock seconds) or later; None: there is none."""
+        for number in self.spans.get(topic, ())[::2]:
+            segment = self.segments[number]
+            if segment.index.latest < time:
+                continue
+            span = segment.index.spans[topic]
+            at = bisect_right(span.positions, time, key=lambda p: self.batch(segment, p).time)
+            offset = span.offsets[max(0, at - 1)]
+            found = self.read(topic, offset)
+            while found is not None and found[0].time < time:
+                offset = found[1].offsets[-1] + 1
+                found = self.read(topic, offset, self.place(found[0]))
+            if found is not None:
+                return found[1].offsets[0]
+        return None
+
     def place(self, batch: Batch) -> Place:
         """Where ``batch`` is, for the next ``read``."""
         return Place(self.segments[batch.segment], batch.position)
@@ -329,7 +360,7 @@ class Log:
         if window is not None:
             start, data = window
             at = position - start
-            if 0 <= at and at + HEADER_SIZE <= len(data):
+            if at >= 0 and at + HEADER_SIZE <= len(data):
                 length: int = HEADER.unpack_from(data, at)[2]
                 if at + HEADER_SIZE + length <= len(data):
                     return data, at

@@ -98,7 +98,8 @@ class Recovery:
         self.problems: list[str] = []
         self._random = random
         self._progress = progress
-        self._options = {"segment_bytes": segment_bytes, "cache_bytes": cache_bytes}
+        self._segment_bytes = segment_bytes
+        self._cache_bytes = cache_bytes
         self._names = set(disk.names())
 
     def run(self) -> Recovered:
@@ -106,7 +107,7 @@ class Recovery:
         number, known, state = self._snapshot()
         headers = self._headers()
         stream = headers[0].stream if headers else self._random.getrandbits(63)
-        log = Log(self.disk, stream, self._random, **self._options)
+        log = Log(self.disk, stream, self._random, segment_bytes=self._segment_bytes, cache_bytes=self._cache_bytes)
         self._check_missing(headers, known, number)
         after: list[Batch] = []
         replayed = 0
@@ -181,12 +182,14 @@ class Recovery:
         if found.holes or (found.torn and not last):
             return self._damaged(header, data, found, covered)
         if found.torn and CLEAN in self._names:
-            self._quarantine(header.name, f"{header.name}: {found.torn} bytes at {found.end} are bad after a clean stop")
+            self._quarantine(
+                header.name, f"{header.name}: {found.torn} bytes at {found.end} are bad after a clean stop"
+            )
         if found.torn and self.repair:
             self._cut(header, found.end)
         segment = Segment(header, Index(), HEADER_SIZE)
         batches = self._take(segment, data, found.batches, covered)
-        segment.length = max(found.end, HEADER_SIZE)
+        segment.length = segment.synced = max(found.end, HEADER_SIZE)
         segment.index.length = segment.length
         if not last:
             segment.index.end = max(segment.index.end, header.end, header.first)
@@ -227,9 +230,7 @@ class Recovery:
         finally:
             file.close()
 
-    def _damaged(
-        self, header: SegmentHeader, data: bytes, found: Scan, covered: int
-    ) -> tuple[Segment, list[Batch]]:
+    def _damaged(self, header: SegmentHeader, data: bytes, found: Scan, covered: int) -> tuple[Segment, list[Batch]]:
         """Keep the file aside, and go on with a copy that has only what is whole."""
         where = ", ".join(f"{length} bytes at {at}" for at, length in found.holes)
         where = where or f"{found.torn} bytes at {found.end}"

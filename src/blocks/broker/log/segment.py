@@ -53,7 +53,16 @@ class SegmentHeader(NamedTuple):
     def encode(self) -> bytes:
         """The header's bytes, twice."""
         packed = _HEADER.pack(
-            MAGIC, VERSION, self.flags, self.id, self.salt, self.first, self.end, self.stream, int(self.created * 1e6), 0
+            MAGIC,
+            VERSION,
+            self.flags,
+            self.id,
+            self.salt,
+            self.first,
+            self.end,
+            self.stream,
+            int(self.created * 1e6),
+            0,
         )[:-4]
         return (packed + struct.pack("<I", crc32(packed))) * 2
 
@@ -68,7 +77,9 @@ def decode_header(data: bytes) -> SegmentHeader:
         if magic != MAGIC:
             continue
         if version != VERSION or flags & ~_KNOWN_FLAGS:
-            raise WrongVersion(f"segment {number} has format version {version}, flags {flags}; this reads version {VERSION}")
+            raise WrongVersion(
+                f"segment {number} has format version {version}, flags {flags}; this reads version {VERSION}"
+            )
         return SegmentHeader(number, salt, first, stream, created / 1e6, flags, end)
     if data[:6] == MAGIC and len(data) >= 8 and int.from_bytes(data[6:8], "little") > VERSION:
         raise WrongVersion(f"the file says format version {int.from_bytes(data[6:8], 'little')}; this reads {VERSION}")

@@ -1,0 +1,187 @@
+"""Listing what there is and changing how it is kept: the part of the engine that operators use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from .checks import Binding
+from .errors import BadRequest, NotFound
+from .message import TopicOptions
+from .topics import check_pattern, check_topic, matches
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .topic import Topic
+
+
+class Administration:
+    """Methods of the engine; all answers are plain dictionaries, fit for JSON."""
+
+    def _engine(self) -> Engine:
+        return cast("Engine", self)
+
+    # -- listing ---------------------------------------------------------------------------------------------------
+
+    def topics(self, pattern: str = ">") -> list[dict[str, Any]]:
+        """Each topic with its offsets, bytes, groups and options; the broker's own only if the pattern spells ``$…``."""
+        engine = self._engine()
+        every = pattern == ">"
+        return [
+            {
+                "topic": topic.name,
+                "first": topic.first,
+                "next": topic.committed,
+                "messages": topic.committed - topic.first,
+                "bytes": topic.size,
+                "scheduled": len(topic.scheduled or ()),
+                "groups": sorted(q.group.name for q in topic.queues if q.group.durable),
+                "options": asdict(topic.options),
+            }
+            for topic in list(engine.topic_named.values())
+            if every or matches(pattern, topic.name)
+        ]
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Each durable group with its patterns, members and what waits for it."""
+        return [
+            {
+                "group": group.name,
+                "patterns": dict(group.patterns),
+                "members": len(group.members),
+                "waiting": sum(queue.backlog for queue in group.queues.values()),
+                "in_flight": sum(len(queue.leased) for queue in group.queues.values()),
+                "max_deliveries": group.max_deliveries,
+                "dead_letter": group.dead_letter,
+            }
+            for group in self._engine().group_named.values()
+        ]
+
+    def lag(self, group: str | None = None) -> list[dict[str, Any]]:
+        """For each group (or one) and topic: its cursor, the topic's end, and how many messages are not done."""
+        engine = self._engine()
+        if group is not None and group not in engine.group_named:
+            raise NotFound(f"there is no group {group!r}")
+        chosen = [engine.group_named[group]] if group is not None else list(engine.group_named.values())
+        return [
+            {
+                "group": one.name,
+                "topic": name,
+                "cursor": queue.cursor,
+                "end": queue.topic.committed,
+                "waiting": queue.backlog,
+                "in_flight": len(queue.leased),
+                "lag": queue.backlog + len(queue.leased),
+            }
+            for one in chosen
+            for name, queue in one.queues.items()
+        ]
+
+    def bindings(self) -> list[dict[str, Any]]:
+        """Each binding as it was made."""
+        return [
+            {"source": b.source, "target": b.target, "headers": dict(b.headers), "match": b.match}
+            for b in self._engine().checks.known
+        ]
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, and sizes now."""
+        engine = self._engine()
+        queues = [queue for group in engine.group_named.values() for queue in group.queues.values()]
+        return {
+            "published": engine.intake.published,
+            "duplicates": engine.intake.duplicates,
+            "refused": engine.intake.refused,
+            "delivered": engine.delivered,
+            "acked": engine.acked,
+            "dead_letters": engine.deadletters.buried,
+            "scheduled": engine.intake.scheduled,
+            "topics": len(engine.topic_named),
+            "groups": len(engine.group_named),
+            "subscriptions": len(engine.subscriptions),
+            "in_flight": sum(len(queue.leased) for queue in queues),
+            "log_bytes": engine.log.size,
+            "segments": len(engine.log.segments),
+            "waiting_bytes": engine.waiting_bytes,
+            "damage": len(engine.damage),
+            "durability": engine.durability,
+            "status": engine.status.name.lower(),
+        }
+
+    # -- changing --------------------------------------------------------------------------------------------------
+
+    def configure(self, name: str, options: TopicOptions) -> None:
+        """Keep topic ``name`` so from now on; it is made if there is none. Raises ``BadRequest`` for a bad schema."""
+        engine = self._engine()
+        if options.schema is not None:
+            engine.checks.compile(options.schema)
+        for limit in (options.retain_seconds, options.retain_bytes, options.retain_messages, options.max_message_bytes):
+            if limit is not None and limit <= 0:
+                raise BadRequest("a retention or size limit is a positive number, or None for no limit")
+        topic = engine.intake.topic(name)
+        if topic.options != options:
+            topic.options = options
+            topic.plain = not engine.checks.concern(topic)
+            engine.record("topic", name, asdict(options))
+
+    def delete_topic(self, name: str) -> None:
+        """Remove a topic with its messages and every group's place in it. Raises ``NotFound``."""
+        engine = self._engine()
+        topic = engine.intake.require(name)
+        engine.record("delete-topic", name, after=True)
+        engine.drop_topic(topic)
+
+    def delete_group(self, name: str) -> None:
+        """Remove a group and its places; its members are told. Raises ``NotFound``."""
+        engine = self._engine()
+        group = engine.group_named.get(name)
+        if group is None:
+            raise NotFound(f"there is no group {name!r}")
+        for member in list(group.members):
+            member.end(NotFound(f"group {name} was deleted"))
+        engine.record("delete-group", name, after=True)
+        engine.drop_group(group)
+
+    def bind(
+        self,
+        source: str,
+        target: str,
+        headers: dict[str, str] | None = None,
+        match: Literal["all", "any"] = "all",
+    ) -> None:
+        """Copy messages of topics that match ``source`` to ``target``, if their headers match. Survives restarts."""
+        check_pattern(source)
+        check_topic(target)
+        if match not in ("all", "any"):
+            raise BadRequest(f"match is all or any, not {match!r}")
+        engine = self._engine()
+        binding = Binding(source, target, tuple(sorted((headers or {}).items())), match)
+        if binding not in engine.checks.known:
+            engine.add_binding(binding)
+            engine.record("bind", *binding)
+
+    def unbind(
+        self,
+        source: str,
+        target: str,
+        headers: dict[str, str] | None = None,
+        match: Literal["all", "any"] = "all",
+    ) -> None:
+        """Undo ``bind``. Raises ``NotFound``."""
+        engine = self._engine()
+        binding = Binding(source, target, tuple(sorted((headers or {}).items())), match)
+        if binding not in engine.checks.known:
+            raise NotFound(f"there is no binding from {source!r} to {target!r} with these headers")
+        engine.remove_binding(binding)
+        engine.record("unbind", *binding)
+
+    def redrive(self, group: str, limit: int | None = None, done: Callable[[int], None] = lambda count: None) -> None:
+        """Give up to ``limit`` of the group's dead letters back to it; ``done(count)`` when that is durable."""
+        self._engine().deadletters.redrive(group, limit, done)
+
+    def trim(self, topic: Topic, first: int, size: int) -> None:
+        """Messages before ``first``, of ``size`` bytes of payload together, are not kept any longer."""
+        topic.first = max(topic.first, min(first, topic.committed))
+        topic.size = max(0, topic.size - size)
+        self._engine().record("trim", topic.name, topic.first, topic.size)

@@ -1,0 +1,590 @@
+"""The engine decides everything a broker does: it takes messages, hands them out, and says what is to be written.
+
+It does no I/O but reading its log, and has no timers: whoever runs it (``Committer``, or a test) calls ``begin`` and ``end``
+around each commit and ``tick`` when ``wait`` seconds are over. All of it is for one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from random import Random
+from typing import Any
+
+from blocks.core.clock import Clock
+from blocks.core.status import Status
+
+from .admin import Administration
+from .checks import Binding, Checks
+from .deadletters import DeadLetters
+from .draft import Draft
+from .errors import BadRequest, BrokerError, Closed, Damaged, DiskFailed, DiskFull, Exclusive, QuotaExceeded
+from .group import Group, Subscription
+from .intake import Done, Intake
+from .log.log import Commit, Log, Segment
+from .log.recovery import Recovered, encode_snapshot
+from .message import Limits, Member, Publication, Receipts, SubscribeOptions, TopicOptions
+from .producers import Producers
+from .queue import Lease, Queue, Run
+from .replay import Replay, dump
+from .timers import Timers
+from .topic import Topic
+from .topics import Names, Patterns, check_pattern, check_topic, is_pattern
+
+SNAPSHOT_RATIO = 4  # a snapshot is written when the log grew by this many times the last one's size
+
+
+class Chores(list[tuple[str, bytes]]):
+    """Files to put in place when the commit that they belong to is done: (name, content)."""
+
+
+class Engine(Administration):
+    """See the module. ``wake(urgent)`` is called when there is something to commit, ``arm()`` when ``wait`` got shorter."""
+
+    def __init__(
+        self,
+        recovered: Recovered,
+        clock: Clock,
+        random: Random,
+        *,
+        durability: str = "fsync",
+        limits: Limits | None = None,
+        topic_options: TopicOptions | None = None,
+        wake: Callable[[bool], None] = lambda urgent: None,
+        arm: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.log: Log = recovered.log
+        self.clock = clock
+        self.durability = durability
+        self.limits = limits or Limits()
+        self.topic_options = topic_options or TopicOptions()
+        self.wake = wake
+        self.arm = arm
+        self.topic_named: dict[str, Topic] = {}
+        self.names = Names()
+        self.group_named: dict[str, Group] = {}
+        self.patterns: Patterns[Group] = Patterns()
+        self.producers = Producers(self.limits.producers)
+        self.timers = Timers()
+        self.checks = Checks()
+        self.intake = Intake(self, self.checks)
+        self.deadletters = DeadLetters(self)
+        self.draft = Draft()
+        self.drafts: list[Draft] = []  # full ones that wait, before ``draft``
+        self.committing: list[Draft] = []
+        self.waiting_bytes = 0
+        self.failure: BrokerError | None = None  # why nothing is taken any more
+        self.full: BrokerError | None = None  # why nothing is taken for now
+        self.delivered = 0
+        self.acked = 0
+        self.damaged_reads = 0
+        self._problems = list(self.log.damage)
+        self._subscriptions: dict[int, Subscription] = {}
+        self._serial = 0
+        self._token = random.getrandbits(40) << 20  # so that a lease of an earlier run is never taken for one of this
+        self._time = 0.0
+        self._snapshot_at = self.log.size
+        self._snapshot_size = 1 << 20
+        self._snapshot_wanted = False
+        self._snapshot: tuple[int, list[tuple[int, int]], Any] | None = None
+        self._recover(recovered)
+
+    def _recover(self, recovered: Recovered) -> None:
+        replay = Replay(self, self.wall())
+        if recovered.state is not None:
+            replay.load(recovered.state)
+        for batch in recovered.after:
+            replay.apply(batch)
+            self._time = max(self._time, batch.time)
+        replay.finish()
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        return self.clock.wall()
+
+    def deadline(self, seconds: float) -> float:
+        """``seconds`` from now, monotonic."""
+        return self.clock.monotonic() + seconds
+
+    def wait(self) -> float | None:
+        """Seconds until ``tick`` is wanted; None: not before something happens."""
+        wait = self.timers.wait(self.clock.monotonic(), self.wall())
+        return wait if self.full is None else min(1.0, 1.0 if wait is None else wait)
+
+    def tick(self) -> None:
+        """Do what is due: end leases, bring back delayed messages, let scheduled ones go, try a full disk again."""
+        now = self.clock.monotonic()
+        for lease in self.timers.ended(now):
+            lease.subscription.expire(lease, "lease ended")
+        for queue, offset in self.timers.returned(now):
+            if queue.delayed.pop(offset, None) is not None:
+                queue.give_back(offset, queue.attempts.get(offset, 0))
+                queue.group.wake(queue)
+        self._fire(self.timers.fallen_due(self.wall()))
+        if self.full is not None and not self.committing:
+            if self.draft.empty:
+                self.record("noop")
+            self.wake(True)
+
+    def _fire(self, due: Sequence[tuple[Topic, int]]) -> None:
+        fired: dict[Topic, list[int]] = {}
+        for topic, offset in due:
+            scheduled = topic.scheduled
+            if not scheduled or offset not in scheduled:
+                continue
+            if offset >= topic.committed:  # its commit has not ended yet
+                self.timers.schedule(self.wall() + 0.05, topic, offset)
+                continue
+            del scheduled[offset]
+            self.intake.scheduled -= 1
+            fired.setdefault(topic, []).append(offset)
+        for topic, offsets in fired.items():
+            if topic.epoch != self.patterns.epoch:
+                self.find_queues(topic)
+            self.record("fire", topic.name, offsets)
+            for queue in topic.queues:
+                for offset in offsets:
+                    if offset < queue.cursor:
+                        queue.give_back(offset, 0)
+                queue.group.wake(queue)
+
+    # -- publishing ------------------------------------------------------------------------------------------------
+
+    @property
+    def refusal(self) -> BrokerError | None:
+        """Why nothing can be published now; None: it can."""
+        return self.failure or self.full
+
+    def publish(self, publication: Publication, done: Done) -> None:
+        """Take a publisher's frame. ``done`` is called with the receipts when they hold, or at once if all is refused."""
+        self.intake.publish(publication, done)
+
+    def reply(self, done: Done, receipts: Receipts) -> None:
+        """Call ``done`` when everything so far is durable; at once if it is already."""
+        draft = self.draft
+        if draft.empty and not self.committing and not self.drafts:
+            done(receipts)
+            return
+        draft.callbacks.append((done, receipts))
+        self.wake(True)
+
+    def when_durable(self, done: Callable[[int], None], stale: int) -> None:
+        """Call ``done(stale)`` when everything so far is durable, ``done(-1)`` if it cannot be."""
+        if self.draft.empty and not self.committing and not self.drafts:
+            done(stale if self.failure is None else -1)
+            return
+        self.draft.waiters.append(lambda durable: done(stale if durable else -1))
+        self.wake(True)
+
+    def next_draft(self) -> Draft:
+        """Start another batch."""
+        self.drafts.append(self.draft)
+        self.draft = Draft()
+        return self.draft
+
+    def record(self, *record: Any, before: bool = False, after: bool = False) -> None:
+        """Have a state record written; ``before`` and ``after`` put it into another batch than what came or comes."""
+        if before and not self.draft.empty:
+            self.next_draft()
+        self.draft.records.append(list(record))
+        if after:
+            self.next_draft()
+        self.wake(False)
+
+    # -- committing ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Commit | None:
+        """What is to be written now; None: nothing. Followed by ``end`` before the next ``begin``."""
+        drafts = [draft for draft in (*self.drafts, self.draft) if not draft.empty]
+        if not drafts:
+            self._tell([*self.drafts, self.draft])
+            self.drafts, self.draft = [], Draft()
+            return None
+        self.committing = [*self.drafts, self.draft]
+        self.drafts, self.draft = [], Draft()
+        self._time = max(self.wall(), self._time)
+        number = self.log.next_number
+        batches = [draft.seal(number + at, self._time) for at, draft in enumerate(drafts)]
+        commit = self.log.plan(batches, self._time, sync=self.durability == "fsync")
+        if self._snapshot_wanted:
+            self._snapshot = self._capture(number + len(batches) - 1, commit.created)
+            self._snapshot_wanted = False
+        return commit
+
+    def end(self, commit: Commit) -> Chores:
+        """The commit was run: take in what it wrote, tell publishers, wake subscribers. Gives files to put in place."""
+        drafts, self.committing = self.committing, []
+        if commit.error is not None:
+            self._failed(drafts, commit)
+            return Chores()
+        sealed = self.log.finish(commit)
+        if self.full is not None:
+            self.full = None
+            self._snapshot_wanted = True
+        woken: list[Queue] = []
+        for draft in drafts:
+            for section in draft.sections.values():
+                self.waiting_bytes -= section.size
+                topic = self.topic_named.get(section.topic)
+                if topic is not None:
+                    topic.committed = max(topic.committed, section.offsets[-1] + 1)
+                    topic.size += section.size
+                    topic.touched = self._time
+                    woken += topic.queues
+        if not self.drafts and not self.draft.sections:
+            self.waiting_bytes = 0
+        self._tell(drafts)
+        for queue in woken:
+            queue.group.wake(queue)
+        return self._chores(sealed)
+
+    def _tell(self, drafts: Sequence[Draft]) -> None:
+        for draft in drafts:
+            for done, receipts in draft.callbacks:
+                done(receipts)
+            for waiter in draft.waiters:
+                waiter(True)
+
+    def _failed(self, drafts: list[Draft], commit: Commit) -> None:
+        """Nothing of it is stored: refuse what was to be acknowledged, and take its effects back."""
+        drafts = [*drafts, *self.drafts, self.draft]
+        self.drafts, self.draft = [], Draft()
+        error: BrokerError
+        if commit.full:
+            error = self.full = DiskFull(f"the disk is full ({commit.error}): consumers are served, publishers are not")
+        else:
+            error = self.failure = DiskFailed(f"the disk failed ({commit.error}): the broker takes no more")
+            self._problems.append(str(error))
+        for draft in reversed(drafts):
+            self.intake.undo(draft)
+            self.draft.carry(draft)
+        self.waiting_bytes = 0
+        for draft in drafts:
+            for done, receipts in draft.callbacks:
+                count = len(receipts.publication.payloads)
+                done(
+                    Receipts(
+                        receipts.publication, [-1] * count, self.durability, errors=dict.fromkeys(range(count), error)
+                    )
+                )
+        if self.failure is not None:
+            waiters, self.draft = self.draft.waiters, Draft()
+            for waiter in waiters:
+                waiter(False)
+        self.arm()
+
+    def fail(self, cause: OSError) -> None:
+        """A sync outside a commit failed: what it was to cover may be lost, so nothing more is taken."""
+        self.failure = DiskFailed(f"the disk failed ({cause}): the broker takes no more")
+        self.note_problem(str(self.failure))
+
+    def _capture(self, number: int, created: list[Segment]) -> tuple[int, list[tuple[int, int]], Any]:
+        segments = [(s.header.id, s.header.salt) for s in (*self.log.segments.values(), *created)]
+        return number, segments, dump(self)
+
+    def _chores(self, sealed: list[Segment]) -> Chores:
+        from .log.recovery import index_name, snapshot_name
+
+        chores = Chores((index_name(s.header), s.index.encode(s.header)) for s in sealed)
+        if self._snapshot is not None:
+            number, segments, state = self._snapshot
+            self._snapshot = None
+            content = encode_snapshot(number, segments, state)
+            self._snapshot_at, self._snapshot_size = self.log.size, len(content)
+            chores.append((snapshot_name(number), content))
+        elif sealed and self.log.size - self._snapshot_at >= SNAPSHOT_RATIO * self._snapshot_size:
+            self._snapshot_wanted = True
+        return chores
+
+    def last_chores(self) -> Chores:
+        """The files of a clean stop; nothing may be waiting."""
+        self._snapshot = self._capture(self.log.next_number - 1, [])
+        return self._chores([])
+
+    # -- topics and groups -----------------------------------------------------------------------------------------
+
+    def make_topic(self, name: str) -> Topic:
+        """A new topic."""
+        topic = Topic(name, self.topic_options)
+        self.adopt_topic(topic)
+        self.record("topic", name, asdict(topic.options))
+        return topic
+
+    def adopt_topic(self, topic: Topic) -> None:
+        """Put a topic in its place."""
+        self.topic_named[topic.name] = topic
+        self.names.add(topic.name)
+        topic.plain = not self.checks.concern(topic)
+
+    def know_ids(self, topic: Topic) -> None:
+        """After a replay: count the topic's ids in the dedup window."""
+        for id, (offset, when) in list((topic.ids or {}).items()):
+            self.intake.remember(topic, id, offset, when)
+
+    def drop_topic(self, topic: Topic) -> None:
+        """Forget a topic and its messages."""
+        self.topic_named.pop(topic.name, None)
+        self.names.discard(topic.name)
+        self.intake.scheduled -= len(topic.scheduled or ())
+        topic.scheduled = None
+        topic.committed = topic.first = topic.next
+        for queue in topic.queues:
+            queue.group.queues.pop(topic.name, None)
+            queue.group.active.pop(queue, None)
+        self.log.forget_topic(topic.name)
+
+    def drop_group(self, group: Group) -> None:
+        """Forget a group and its places."""
+        self.group_named.pop(group.name, None)
+        for pattern in group.patterns:
+            self.patterns.discard(pattern, group)
+        for queue in group.queues.values():
+            if queue in queue.topic.queues:
+                queue.topic.queues.remove(queue)
+        group.queues.clear()
+        group.active.clear()
+
+    def find_queues(self, topic: Topic) -> None:
+        """Groups whose patterns match and that have no place in ``topic`` yet begin at its next message."""
+        topic.epoch = self.patterns.epoch
+        for group in self.patterns.match(topic.name):
+            if topic.name not in group.queues:
+                self.make_queue(group, topic, topic.next)
+
+    def make_queue(self, group: Group, topic: Topic, cursor: int) -> Queue:
+        """Give ``group`` a place in ``topic``."""
+        queue = group.queues[topic.name] = Queue(group, topic, cursor)
+        topic.queues.append(queue)
+        if group.durable:
+            self.record("queue", group.name, topic.name, cursor)
+        return queue
+
+    def add_binding(self, binding: Binding) -> None:
+        """Copy messages from now on."""
+        self.checks.known[binding] = None
+        self.checks.bindings.add(binding.source, binding)
+        self.refresh_plain()
+
+    def remove_binding(self, binding: Binding) -> None:
+        """Stop copying."""
+        self.checks.known.pop(binding, None)
+        self.checks.bindings.discard(binding.source, binding)
+        self.refresh_plain()
+
+    def refresh_plain(self) -> None:
+        """Hooks changed: find out again which topics they concern."""
+        for topic in self.topic_named.values():
+            topic.plain = not self.checks.concern(topic)
+
+    # -- subscribing -----------------------------------------------------------------------------------------------
+
+    def subscribe(self, options: SubscribeOptions, member: Member) -> Subscription:
+        """Join a group (or read alone); ``member.ready`` is called when there is something to take.
+
+        Raises ``BadTopic``, ``BadRequest``, ``Exclusive``, ``QuotaExceeded``, ``Closed``.
+        """
+        if isinstance(self.failure, Closed):
+            raise self.failure
+        check_pattern(options.pattern)
+        if len(self._subscriptions) >= self.limits.members:
+            raise QuotaExceeded(f"there are {self.limits.members} subscriptions, which is the limit")
+        if options.prefetch < 1 or options.prefetch_bytes < 1 or options.lease <= 0 or options.max_deliveries < 1:
+            raise BadRequest("prefetch, prefetch_bytes, lease and max_deliveries are positive numbers")
+        group = self._join(options)
+        if group.members and (options.exclusive or any(m.options.exclusive for m in group.members)):
+            raise Exclusive(f"group {group.name} has a member already")
+        self._serial += 1
+        subscription = Subscription(self._serial, self, group, options, member)
+        self._subscriptions[subscription.id] = subscription
+        group.members.append(subscription)
+        for queue in group.queues.values():
+            if queue.waiting:
+                group.active[queue] = None
+        group.waiting[subscription] = None
+        group.call(1)
+        return subscription
+
+    def _join(self, options: SubscribeOptions) -> Group:
+        name = options.group
+        if name is None or options.mode == "browse":
+            group = Group("", durable=False)
+            self._place(group, options)
+            return group
+        check_topic(name)
+        known = self.group_named.get(name)
+        if known is None:
+            if len(self.group_named) >= self.limits.groups:
+                raise QuotaExceeded(f"there are {self.limits.groups} groups, which is the limit")
+            known = self.group_named[name] = Group(name, durable=True)
+        dead_letter = options.dead_letter or f"$dead.{name}"
+        changed = (known.max_deliveries, known.dead_letter) != (options.max_deliveries, dead_letter)
+        known.max_deliveries, known.dead_letter = options.max_deliveries, dead_letter
+        fresh = options.pattern not in known.patterns
+        if fresh or changed:
+            start = known.patterns.get(options.pattern, options.start)
+            self.record("group", name, options.pattern, start, known.max_deliveries, known.dead_letter)
+        if fresh:
+            self._place(known, options)
+        return known
+
+    def _place(self, group: Group, options: SubscribeOptions) -> None:
+        """Where the group begins in the topics that there are; those that come later begin at their first message."""
+        pattern, start = options.pattern, options.start
+        if isinstance(start, str) and start not in ("earliest", "latest", "last"):
+            raise BadRequest(f"start is earliest, latest, last, an offset or a time, not {start!r}")
+        group.patterns[pattern] = start
+        group.max_deliveries = options.max_deliveries
+        self.patterns.add(pattern, group)
+        if start == "latest" and is_pattern(pattern) and len(self.topic_named) > 1000:
+            return  # places are made when something is published: the same, without a place in each of many idle topics
+        for name in self.names.select(pattern) if is_pattern(pattern) else [pattern]:
+            topic = self.topic_named.get(name)
+            if topic is not None and name not in group.queues:
+                place = (options.positions or {}).get(name)
+                self.make_queue(group, topic, self._start(topic, start if place is None else place))
+
+    def _start(self, topic: Topic, start: str | int | float) -> int:
+        if start == "earliest":
+            return topic.first
+        if start == "latest":
+            return topic.next
+        if start == "last":
+            return max(topic.first, topic.committed - 1)
+        if isinstance(start, int):
+            return max(topic.first, start)
+        return self.log.offset_at(topic.name, float(start)) or (
+            topic.next if topic.touched < float(start) else topic.first
+        )
+
+    def left(self, subscription: Subscription) -> None:
+        """A subscription was closed; a group that is not durable goes with its last member."""
+        self._subscriptions.pop(subscription.id, None)
+        group = subscription.group
+        if group.members:
+            group.call(len(group.waiting))
+        elif not group.durable:
+            self.drop_group(group)
+
+    # -- what subscriptions ask for ----------------------------------------------------------------------------------
+
+    def next_token(self) -> int:
+        """A token that no other lease has or had."""
+        self._token += 1
+        return self._token
+
+    def take_run(self, queue: Queue, messages: int, size: int) -> Run | None:
+        """The next messages of a queue; a damaged batch is passed over and reported."""
+        cursor = queue.cursor
+        wall = self.wall()
+        while True:
+            try:
+                run = queue.take(self.log, wall, messages, size, self.limits.blocked_keys)
+                break
+            except Damaged as error:
+                self.damaged_reads += 1
+                self.note_problem(str(error))
+                queue.skip_damage(self.log)
+        if queue.expired:
+            self.note_done(queue, queue.expired)
+            queue.expired = []
+        if queue.group.durable:
+            key = (queue.group.name, queue.topic.name)
+            if queue.cursor != cursor:
+                self.draft.cursors[key] = queue.cursor
+                self.wake(False)
+            if queue.newly_blocked:
+                self.note_attempts(queue, dict.fromkeys(queue.newly_blocked, 0))
+        queue.newly_blocked.clear()
+        if run is not None:
+            self.delivered += len(run.indexes)
+        return run
+
+    def note_done(self, queue: Queue, offsets: Sequence[int]) -> None:
+        """Have it written that these are done."""
+        self.acked += len(offsets)
+        if queue.group.durable:
+            self.draft.ack(queue.group.name, queue.topic.name, offsets)
+            self.wake(False)
+
+    def note_attempts(self, queue: Queue, attempts: dict[int, int]) -> None:
+        """Have it written how often these were delivered."""
+        if queue.group.durable:
+            self.draft.attempts.setdefault((queue.group.name, queue.topic.name), {}).update(attempts)
+            self.wake(False)
+
+    def watch(self, lease: Lease) -> None:
+        """End ``lease`` at its deadline."""
+        if self.timers.watch(lease):
+            self.arm()
+
+    def unwatch(self, lease: Lease) -> None:
+        """``lease`` is over."""
+        self.timers.unwatch(lease)
+
+    def prolong(self, lease: Lease, seconds: float) -> None:
+        """Let ``lease`` end ``seconds`` from now."""
+        self.timers.unwatch(lease)
+        lease.deadline = self.deadline(seconds)
+        self.watch(lease)
+
+    def give_back(
+        self, queue: Queue, made: list[tuple[int, int]], delay: float | None, options: SubscribeOptions, reason: str
+    ) -> None:
+        """These come back after ``made`` deliveries: to be delivered again, or to the dead letters when it is enough."""
+        now, wall = self.clock.monotonic(), self.wall()
+        for offset, count in made:
+            if len(queue.history) < self.limits.in_flight:
+                queue.history.setdefault(offset, []).append((wall, reason))
+            if queue.group.durable and count >= queue.group.max_deliveries:
+                self.bury(queue, offset, count, f"delivered {count} times; last: {reason}")
+                continue
+            pause = delay
+            if pause is None:
+                pause = min(options.backoff_cap, options.backoff * 2.0 ** min(count - 1, 60))
+            if pause > 0:
+                queue.attempts[offset] = count
+                queue.delayed[offset] = now + pause
+                self.timers.delay(now + pause, queue, offset)
+            else:
+                queue.give_back(offset, count)
+        self.note_attempts(queue, dict(made))
+        if queue.delayed:
+            self.arm()
+        if queue.ready:
+            queue.group.wake(queue)
+
+    def bury(self, queue: Queue, offset: int, made: int, reason: str) -> None:
+        """Put a message into the dead letters of its group."""
+        self.deadletters.bury(queue, offset, made, reason)
+
+    # -- the whole -------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> Status:
+        """CLOSED: nothing is taken; BUSY: the disk is full, or damage was found."""
+        if self.failure is not None:
+            return Status.CLOSED
+        return Status.BUSY if self.full is not None or self._problems else Status.OPEN
+
+    @property
+    def damage(self) -> list[str]:
+        """What recovery or reading found to be wrong."""
+        return list(self._problems)
+
+    def note_problem(self, problem: str) -> None:
+        """Remember damage for ``damage``; at most a thousand lines."""
+        if len(self._problems) < 1000:
+            self._problems.append(problem)
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """Those that are open."""
+        return list(self._subscriptions.values())
+
+    def stop(self) -> None:
+        """End every subscription and take nothing more; what waits is still to be committed."""
+        self.failure = self.failure or Closed("the broker is closed")
+        for subscription in self.subscriptions:
+            subscription.end()
