@@ -22,7 +22,7 @@ AtEnd = Callable[[Response | None], None]
 class Context:
     """One for each request. ``path`` is the normalised path, ``client`` the believed address, ``now`` the arrival (monotonic)."""
 
-    __slots__ = ("_notes", "client", "consumer", "ends", "now", "params", "path", "route")
+    __slots__ = ("_notes", "charged", "client", "consumer", "ends", "limited", "now", "params", "path", "route")
 
     def __init__(self, route: Route, params: Mapping[str, Any], path: str, client: str, now: float) -> None:
         self.route = route
@@ -32,6 +32,8 @@ class Context:
         self.now = now
         self.consumer: Consumer | None = None
         self.ends: list[AtEnd] | None = None
+        self.charged: list[Any] | None = None  # the limits' own note of what they took, for their fields
+        self.limited: str | None = None  # the key whose limit refused the request
         self._notes: dict[str, Any] | None = None
 
     @property

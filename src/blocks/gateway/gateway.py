@@ -21,10 +21,10 @@ from .address import Addresses
 from .context import STATE_KEY, Context
 from .ending import Ending
 from .figures import Figures, readings
-from .path import BadPath, host_name, normalise
+from .path import BadPath, canonical, host_name, rewrite
 from .problem import problem
 from .route import Route
-from .routes.table import Found, Missed
+from .routes.table import NOT_FOUND, Found, Missed
 from .site import Kept, Site
 from .snapshot import Lane, Snapshot
 from .steps import After
@@ -134,15 +134,15 @@ class Gateway:
         except BadPath as error:
             self.unrouted.classes[4] += 1
             return problem(400, "Bad Request", str(error))
-        if type(found) is Missed:
+        if isinstance(found, Missed):
             self.unrouted.classes[4] += 1
             return _missed(found, request)
-        route = found[0]
-        lane = snapshot.lanes[route]  # type: ignore[index]  # a Found's first is a Route
-        context = Context(lane.route, found[1], path, snapshot.addresses.client(request), now)  # type: ignore[misc]
+        route, params = found
+        lane = snapshot.lanes[route]
+        context = Context(route, params, path, snapshot.addresses.client(request), now)
         request.state[STATE_KEY] = context
-        if route.timeout is not None:  # type: ignore[union-attr]  # the same
-            request.deadline = min(request.deadline, asyncio.get_running_loop().time() + lane.route.timeout)  # type: ignore[operator]
+        if route.timeout is not None:
+            request.deadline = min(request.deadline, asyncio.get_running_loop().time() + route.timeout)
         try:
             response = await self._pass(lane, request, context)
         except BaseException:
@@ -163,23 +163,24 @@ class Gateway:
     def _find(self, snapshot: Snapshot, request: Request) -> tuple[Found | Missed, str]:
         """The route of a request, whose target is rewritten to what was matched."""
         target = request.target
-        raw, mark, query = target.partition("?")
-        if raw == "*":
-            return Missed(frozenset()), raw
-        path = normalise(raw, encoded_slash=snapshot.encoded_slash, semicolon=snapshot.semicolon)
-        if path != raw:
-            request.target = path + mark + query
+        raw = target if "?" not in target else target.partition("?")[0]
+        path = canonical(raw)
+        if path is None:
+            if raw == "*":
+                return NOT_FOUND, raw
+            path = rewrite(raw, encoded_slash=snapshot.encoded_slash, semicolon=snapshot.semicolon)
+            request.target = path + target[len(raw) :]
         method = request.method
         host = ""
         if snapshot.table.by_host:
             value = request.headers.find(b"host")
             host = "" if not value else _host(value)
         found = snapshot.table.match(method, host, path, request)
-        if method == "OPTIONS" and type(found) is Missed and found.allowed:
+        if method == "OPTIONS" and isinstance(found, Missed) and found.allowed:
             wanted = request.headers.find(b"access-control-request-method")
             if wanted is not None and request.headers.find(b"origin") is not None:
                 preflight = snapshot.table.match(wanted.decode("latin-1"), host, path, request)
-                if type(preflight) is Found and "cors" in snapshot.lanes[preflight.route].plan.names:
+                if not isinstance(preflight, Missed) and "cors" in snapshot.lanes[preflight[0]].plan.names:
                     return preflight, path
         return found, path
 

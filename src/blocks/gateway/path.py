@@ -31,14 +31,16 @@ def normalise(path: str, *, encoded_slash: bool = False, semicolon: bool = False
 
     ``encoded_slash`` keeps ``%2F`` as a part of its segment, ``semicolon`` keeps ``;`` in one; without them both are refused.
     """
-    if _CLEAN.fullmatch(path) is not None and path:
-        if path.count("/") > MAX_SEGMENTS:
-            raise BadPath(f"the path has more than {MAX_SEGMENTS} segments")
-        return path
-    return _rewrite(path, encoded_slash, semicolon)
+    return canonical(path) or rewrite(path, encoded_slash=encoded_slash, semicolon=semicolon)
 
 
-def _rewrite(path: str, encoded_slash: bool, semicolon: bool) -> str:
+def canonical(path: str) -> str | None:
+    """The path itself when it is canonical as it stands, which nearly all are; else None."""
+    return path if _CLEAN.fullmatch(path) is not None and path and path.count("/") <= MAX_SEGMENTS else None
+
+
+def rewrite(path: str, *, encoded_slash: bool = False, semicolon: bool = False) -> str:
+    """As ``normalise``, for a path that is not canonical."""
     if not path.startswith("/"):
         raise BadPath("the path does not begin with a slash")
     found = _RAW.search(path)

@@ -12,6 +12,8 @@ from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ConfigError
 from blocks.http.handler import Handler
 
+from .address import Addresses
+
 if TYPE_CHECKING:
     from .redis import Link
     from .route import Route
@@ -70,6 +72,7 @@ class Site:
         self.caches = caches or {}
         self.country = country
         self.keeper = kept or Kept()
+        self.addresses = Addresses()
         self.used: set[tuple[Any, ...]] = set()
         self._made: dict[tuple[str, str], Any] = {}
         self._route: Route | None = None

@@ -52,7 +52,7 @@ class Snapshot:
         on_error: OnError | None = None,
     ) -> None:
         self.site = site
-        self.addresses = addresses or Addresses()
+        self.addresses = site.addresses = addresses or Addresses()
         self.encoded_slash = encoded_slash
         self.semicolon = semicolon
         self.label = label

@@ -57,7 +57,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("cors", f"{ROOM}.cors", "a preflight has no credentials, so it comes before identity; its fields go on refusals too"),
     Feature("security_headers", f"{ROOM}.security_headers", "fields for every answer, refusals too"),
     Feature("accept", f"{ROOM}.validate.accept", "size and media type are known from the head: refused before any work is done"),
-    Feature("early", f"{ROOM}.limits.step", "limits marked early protect the verification of credentials itself"),
+    Feature("early", f"{ROOM}.limits.early", "limits marked early protect the verification of credentials itself", ("limit",)),
     Feature("auth", f"{ROOM}.auth", "who asks: everything after it may depend on the consumer"),
     Feature("authorize", f"{ROOM}.auth.authorization", "whether the consumer may: a stranger must not use up a limit",
             ("scopes", "claims", "groups")),

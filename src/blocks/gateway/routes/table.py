@@ -7,15 +7,16 @@ the path leaves it to the next. A path that is taken only for other methods is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from blocks.core.errors import ConfigError
 from blocks.http.message import Request
 
 from ..context import NO_PARAMS
 from .leaf import Leaf
+from .template import Template
 from .trie import Node, leaf_of, search
 
 if TYPE_CHECKING:
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     from ..versions import Versions
 
 
-class Found(NamedTuple):
-    """The route of a request and the values of its parameters."""
-
-    route: Route
-    params: Mapping[str, Any]
+Found = tuple["Route", Mapping[str, Any]]
+"""The route of a request and the values of its parameters (a plain tuple: it is made for every request)."""
 
 
-class Missed(NamedTuple):
+class Missed:
     """No route: ``allowed`` are the methods that would have found one (405), empty for 404."""
 
-    allowed: frozenset[str]
+    __slots__ = ("allowed",)
+
+    def __init__(self, allowed: frozenset[str]) -> None:
+        self.allowed = allowed
 
 
 NOT_FOUND = Missed(frozenset())
@@ -103,17 +104,55 @@ class Table:
 
     def match(self, method: str, host: str, path: str, request: Request) -> Found | Missed:
         """The route for a canonical path on a canonical host."""
-        if not self._exact and not self._suffixes:
-            static = self._any.static.get(path)
-            if static is not None and static.only is not None:
-                only = static.only
-                if only.methods is None or method in only.methods:
-                    route = only.routes[0]
-                    if route.template.rest is None and only.total > 0:
-                        return Found(route, NO_PARAMS)
-            allowed: set[str] = set()
-            return self._in(self._any, method, path, request, allowed) or self._missed(allowed)
-        return self._by_host(method, host, path, request)
+        if self._exact or self._suffixes:
+            return self._by_host(method, host, path, request)
+        found = self._straight(method, path)
+        if found is not None:
+            return found
+        allowed: set[str] = set()
+        return self._in(self._any, method, path, request, allowed) or self._missed(allowed)
+
+    def _straight(self, method: str, path: str) -> Found | None:
+        """What the search would find first, when that takes the request without further questions; else None.
+
+        At each segment only the first branch that fits is followed; where it ends, nothing narrower can have been missed.
+        """
+        paths = self._any
+        values: list[Any] = []
+        rest = ""
+        leaf = paths.static.get(path)
+        if leaf is None:
+            segments = path.split("/")
+            node = paths.root
+            place = 1
+            last = len(segments)
+            while place < last:
+                segment = segments[place]
+                child = node.literals.get(segment)
+                if child is None:
+                    for _, convert, child in node.parameters:
+                        value = convert(segment)
+                        if value is not None:
+                            values.append(value)
+                            break
+                    else:
+                        break
+                node = child
+                place += 1
+            if place == last:
+                leaf = node.exact or node.below
+            elif segments[place]:
+                leaf = node.below_slash or node.below
+                rest = "/".join(segments[place:])
+            else:
+                leaf = node.slash or node.below_slash or node.below
+        if leaf is None:
+            return None
+        only = leaf.only
+        if only is None or (only.methods is not None and method not in only.methods) or only.total <= 0:
+            return None
+        route = only.routes[0]
+        return route, _params(route.template, values, rest)
 
     def _by_host(self, method: str, host: str, path: str, request: Request) -> Found | Missed:
         allowed: set[str] = set()
@@ -136,7 +175,7 @@ class Table:
     def _in(self, paths: Paths, method: str, path: str, request: Request, allowed: set[str]) -> Found | None:
         random = self._random
 
-        def ask(leaf: Leaf, values: tuple[Any, ...], rest: str) -> Found | None:
+        def ask(leaf: Leaf, values: Sequence[Any], rest: str) -> Found | None:
             only = leaf.only
             if only is not None and only.total > 0 and (only.methods is None or method in only.methods):
                 route = only.routes[0]
@@ -145,12 +184,7 @@ class Table:
                 if chosen is None:
                     return None
                 route = chosen
-            template = route.template
-            if not template.names:
-                return Found(route, NO_PARAMS)
-            if template.rest is not None:
-                values = (*values, rest)
-            return Found(route, dict(zip(template.names, values, strict=True)))
+            return route, _params(route.template, values, rest)
 
         static = paths.static.get(path)
         if static is not None:
@@ -164,6 +198,17 @@ class Table:
 
     def _missed(self, allowed: set[str]) -> Missed:
         return Missed(frozenset(allowed)) if allowed else NOT_FOUND
+
+
+def _params(template: Template, values: Sequence[Any], rest: str) -> Mapping[str, Any]:
+    names = template.names
+    if not names:
+        return NO_PARAMS
+    if template.rest is not None:
+        values = (*values, rest)
+    if len(names) == 1:
+        return {names[0]: values[0]}
+    return dict(zip(names, values, strict=True))
 
 
 def _name(route: Route, taken: set[str]) -> str:
