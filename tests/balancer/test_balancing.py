@@ -347,6 +347,7 @@ async def test_it_runs_without_a_task_when_its_endpoints_do() -> None:
 async def test_a_handler_that_needs_a_task_gets_one() -> None:
     async def plain(request: Request) -> Response:
         async with asyncio.timeout(5):
+            await asyncio.sleep(0)
             return Response(200, None, b"plain")
 
     lb, _ = balancer(plain)

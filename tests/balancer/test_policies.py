@@ -184,6 +184,16 @@ def test_who_fails_fast_does_not_look_fast() -> None:
     assert score(good, 0.0) < score(bad, 0.0)
 
 
+def test_a_single_failure_does_not_silence_an_endpoint() -> None:
+    (endpoint,) = row(1)
+    observe(endpoint, 0.01, 0.0)
+    observe_failure(endpoint, 0.001, 0.0)
+    assert endpoint.ewma == pytest.approx(0.04)
+    for _ in range(10):
+        observe_failure(endpoint, 0.001, 0.0)
+    assert endpoint.ewma == PENALTY
+
+
 def test_an_endpoint_without_a_reading_gets_one_request_and_no_flood() -> None:
     known, new = row(1, 1)
     observe(known, 0.05, 0.0)

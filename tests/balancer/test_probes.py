@@ -25,7 +25,7 @@ def probed(*handlers: Any, **settings: Any) -> tuple[LoadBalancer, list[Event]]:
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(30):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for is a state, which has no event
             await asyncio.sleep(0.002)
 
 
@@ -109,7 +109,8 @@ async def test_the_body_is_read_bounded_and_matched() -> None:
 
         return answer
 
-    good, bad, huge = (Scripted(name, always=streamed(text)) for name, text in [("good", b"all ready"), ("bad", b"no"), ("huge", b"ready" * 100)])  # fmt: skip
+    texts = {"good": b"all ready", "bad": b"no", "huge": b"ready" * 100}
+    good, bad, huge = (Scripted(name, always=streamed(text)) for name, text in texts.items())
     lb, _ = probed(good, bad, huge, expect_body="ready$", max_body=64)
     async with running(lb):
         await until(lambda: all(endpoint.probes for endpoint in lb.endpoints))
@@ -138,7 +139,7 @@ async def test_connecting_is_enough_in_tcp_mode() -> None:
             super().__init__(name)
             self.address = address
 
-    lb, told = probed(At("a", address), At("gone", ("127.0.0.1", 1)), Endpoint(Scripted(), name="none"), mode="tcp")
+    lb, _ = probed(At("a", address), At("gone", ("127.0.0.1", 1)), Endpoint(Scripted(), name="none"), mode="tcp")
     async with running(lb):
         await until(lambda: all(endpoint.probes for endpoint in lb.endpoints))
         a, gone, none = lb.endpoints

@@ -72,8 +72,10 @@ def test_an_ejection_ends_by_itself_and_the_next_failure_ends_the_trust() -> Non
     assert board.table.next_at == 10.0
     board.table.tick(9.9)
     assert board.rotation == "bc"
+    board["a"].ewma = 5.0
     board.table.tick(10.0)
     assert board.rotation == "abc"
+    assert board["a"].ewma == 0.0, "what was measured before says nothing any more"
     assert board.table.next_at == inf
     board.fail("a", 1, 11.0)
     assert board.rotation == "bc"

@@ -11,7 +11,8 @@ from math import exp
 from .endpoint import Endpoint
 
 TAU = 10.0  # seconds in which an old reading loses 63 % of its weight (Finagle's and linkerd's decay)
-PENALTY = 1.0  # seconds that a failure counts as at least: who fails fast must not look fast
+PENALTY = 1.0  # seconds that failures can make of a reading: who fails fast must not look fast
+GROWTH = 4.0  # one failure is worth a reading four times as long; a single one must not silence an endpoint for a minute
 
 
 def observe(endpoint: Endpoint, seconds: float, now: float) -> None:
@@ -26,8 +27,9 @@ def observe(endpoint: Endpoint, seconds: float, now: float) -> None:
 
 
 def observe_failure(endpoint: Endpoint, seconds: float, now: float) -> None:
-    """A request failed after ``seconds``: it counts as a slow one."""
-    observe(endpoint, seconds if seconds > PENALTY else PENALTY, now)
+    """A request failed after ``seconds``: it counts as a slow one, and several in a row as a very slow one."""
+    known = endpoint.ewma
+    observe(endpoint, max(seconds, min(PENALTY, GROWTH * known) if known else PENALTY), now)
 
 
 def score(endpoint: Endpoint, now: float) -> float:

@@ -198,6 +198,7 @@ class Table:
         self._warm(endpoint, now)
 
     def _warm(self, endpoint: Endpoint, now: float) -> None:
+        endpoint.ewma = 0.0  # what was measured before it left says nothing any more
         if self._slow_start > 0:
             endpoint.warm_from = now
             endpoint.share = endpoint.weight * WARM_FLOOR
