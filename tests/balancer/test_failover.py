@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +14,7 @@ import pytest
 from blocks.balancer import Event, Health, LoadBalancer, Outlier, Retries
 from blocks.core.status import Status
 from blocks.http import Request, Response, Server, Upstream
+from blocks.http import running as entered
 
 pytestmark = pytest.mark.integration
 
@@ -303,3 +305,28 @@ def test_probes_of_a_backend_that_hangs_leave_nothing_open(loop_name: str) -> No
         uvloop.run(main())
     else:
         asyncio.run(main())
+
+
+async def test_a_connection_that_is_never_accepted_takes_no_longer_than_a_try_may() -> None:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    full = [socket.socket() for _ in range(4)]
+    try:
+        for filler in full:  # fill the backlog: from now on the kernel answers no handshake
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        blackhole = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with Server(well, "127.0.0.1:0") as good:
+            lb = LoadBalancer(
+                [Upstream(blackhole, connect_timeout=300), Upstream(good.url)],
+                policy="round-robin",
+                retries=Retries(per_try=0.1),
+                on_event=lambda event: None,
+            )
+            async with entered(lb), asyncio.timeout(60):
+                assert (await lb(Request("POST", body=b"x"))).status == 200
+                assert lb.retried == 1
+    finally:
+        for opened in (*full, listener):
+            opened.close()

@@ -4,6 +4,7 @@ import pytest
 
 from blocks.core.errors import UpstreamFault
 from blocks.http.body import Stream
+from blocks.http.tunnel import OutboundTunnel
 
 
 def watched() -> tuple[Stream, list[BaseException | None]]:
@@ -61,3 +62,20 @@ async def test_an_iteration_that_is_left_tells() -> None:
     assert told == [None]
     with pytest.raises(RuntimeError):
         await stream.read()
+
+
+class Transport:
+    """As much of a transport as a tunnel asks for."""
+
+    def pause_reading(self) -> None: ...
+
+
+def test_a_tunnel_tells_when_the_upstreams_connection_is_gone() -> None:
+    gone: list[OutboundTunnel] = []
+    told: list[BaseException | None] = []
+    tunnel = OutboundTunnel(Transport(), b"", gone.append)  # type: ignore[arg-type]  # all that is needed here
+    tunnel.watch(told.append)
+    tunnel.connection_lost(ConnectionResetError())
+    tunnel.connection_lost(None)
+    assert told == [None]
+    assert gone[0] is tunnel

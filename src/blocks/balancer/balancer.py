@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, NoReturn
 
 from blocks.core.clock import SYSTEM, Clock
-from blocks.core.errors import ConfigError, Failure, Fault, Unavailable
+from blocks.core.errors import Again, ConfigError, Failure, Fault, Unavailable
 from blocks.core.histogram import Histogram
 from blocks.core.quantities import seconds
 from blocks.core.status import Status
@@ -141,7 +141,7 @@ class LoadBalancer:
         return response
 
     def _nobody(self, request: Request, now: float) -> NoReturn:
-        raise Unavailable(f"{self.name} has no endpoint in rotation", reason="no-endpoint")
+        raise Unavailable(f"{self.name} has no endpoint in rotation", reason="no-endpoint", again=Again.UNSENT)
 
     async def _wait(self, request: Request, until: float) -> Response:
         attempts = Attempts(request, request.method, request.target, request.headers.section, request.body, until)
@@ -338,7 +338,8 @@ class LoadBalancer:
     async def add(self, upstream: Upstreamlike, **settings: Any) -> Endpoint:
         """Take ``upstream`` in; ``settings`` are those of ``Endpoint``.
 
-        A handler that is a context manager is entered here, and left when it is removed. Raises ``ConfigError``.
+        While the balancer is open, a handler that is a context manager is entered here, and left when it is removed; before that
+        ``running`` will enter it as one of the parts. Raises ``ConfigError``.
         """
         endpoint = self._make(upstream, settings)
         await self._members.enter(endpoint)
@@ -403,7 +404,10 @@ class LoadBalancer:
             self._timer = None
         if table.next_at < inf:
             delay = max(0.0, table.next_at - self._now())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+            try:
+                self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+            except RuntimeError:  # set up before there is a loop; the next change in one sets the timer
+                pass
         if self._places:
             self._call_up()
 

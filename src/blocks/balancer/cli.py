@@ -21,7 +21,9 @@ def _upstream_url(ctx: click.Context, param: click.Parameter, values: tuple[str,
         except ConfigError as error:
             wrong.append(str(error))
     twice = sorted({value for value in values if values.count(value) > 1})
-    wrong.extend(f"{value!r} is given twice; a server gets more requests by a weight, not by a second name" for value in twice)
+    wrong.extend(
+        f"{value!r} is given twice; a server gets more requests by a weight, not by a second name" for value in twice
+    )
     if wrong:
         raise click.BadParameter("; ".join(wrong), ctx, param)
     return values

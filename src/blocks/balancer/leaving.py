@@ -51,7 +51,9 @@ class Members:
         self.open = False
 
     async def enter(self, endpoint: Endpoint) -> None:
-        """Enter the handler of an endpoint that joins."""
+        """Enter the handler of an endpoint that joins while the balancer is open."""
+        if not self.open:
+            return
         stack = AsyncExitStack()
         await stack.enter_async_context(running(endpoint.handler))
         self._stacks[endpoint] = stack

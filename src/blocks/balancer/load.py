@@ -12,7 +12,9 @@ from .endpoint import Endpoint
 
 TAU = 10.0  # seconds in which an old reading loses 63 % of its weight (Finagle's and linkerd's decay)
 PENALTY = 1.0  # seconds that failures can make of a reading: who fails fast must not look fast
-GROWTH = 4.0  # one failure is worth a reading four times as long; a single one must not silence an endpoint for a minute
+GROWTH = (
+    4.0  # one failure is worth a reading four times as long; a single one must not silence an endpoint for a minute
+)
 
 
 def observe(endpoint: Endpoint, seconds: float, now: float) -> None:

@@ -98,15 +98,18 @@ class Pool:
         connection.deadline = now + self._idle
         self._free.append(connection)
 
-    async def connect(self) -> Outbound:
-        """A new connection. Raises ``UpstreamFault`` or ``UpstreamTimeout``; nothing was sent then, so a retry is always safe."""
-        # In a task of its own: a timeout needs one, and the caller may be driven without.
-        return await self.loop.create_task(self._connect())
+    async def connect(self, deadline: float = inf) -> Outbound:
+        """A new connection, by ``deadline`` on the loop's clock at the latest.
 
-    async def _connect(self) -> Outbound:
+        Raises ``UpstreamFault`` or ``UpstreamTimeout``; nothing was sent then, so a retry is always safe.
+        """
+        # In a task of its own: a timeout needs one, and the caller may be driven without.
+        return await self.loop.create_task(self._connect(deadline))
+
+    async def _connect(self, deadline: float) -> Outbound:
         self.connects += 1
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout_at(min(self.loop.time() + self._connect_timeout, deadline)):
                 if isinstance(self._address, str):
                     _, connection = await self.loop.create_unix_connection(
                         lambda: Outbound(self), self._address, ssl=self._tls, server_hostname=self._server_name

@@ -11,7 +11,7 @@ from .body import Sink, Source
 class OutboundTunnel(asyncio.Protocol):
     """Takes over an upstream's transport after 101; the server connects it to the client (see ``body.Tunnel``)."""
 
-    __slots__ = ("_early", "_gone", "_sink", "_source", "_transport")
+    __slots__ = ("_early", "_gone", "_sink", "_source", "_transport", "_watchers")
 
     def __init__(self, transport: asyncio.Transport, early: bytes, gone: Callable[[OutboundTunnel], None]) -> None:
         self._transport = transport
@@ -19,7 +19,12 @@ class OutboundTunnel(asyncio.Protocol):
         self._gone = gone
         self._sink: Sink | None = None
         self._source: Source | None = None
+        self._watchers: tuple[Callable[[BaseException | None], None], ...] = ()
         transport.pause_reading()
+
+    def watch(self, ended: Callable[[BaseException | None], None]) -> None:
+        """Call ``ended(None)`` once, when the upstream's connection is gone: as ``Stream.watch``, for whoever counts what is under way."""
+        self._watchers += (ended,)
 
     # -- called by the client's side
 
@@ -82,6 +87,9 @@ class OutboundTunnel(asyncio.Protocol):
             else:
                 sink.abort(exc)
         self._gone(self)
+        watchers, self._watchers = self._watchers, ()
+        for ended in watchers:
+            ended(None)
 
     def pause_writing(self) -> None:
         """The upstream does not keep up."""

@@ -150,7 +150,7 @@ class Upstream:
             except UpstreamFault as fault:
                 if fault.again is not Again.REUSED or not may_repeat(request):
                     raise
-        connection = await pool.connect()
+        connection = await pool.connect(request.deadline)
         return await connection.send(request, target, host)
 
 
