@@ -283,6 +283,9 @@ def test_a_snapshot_that_was_taken_does_not_change() -> None:
         (lambda: Endpoint(Scripted(), weight=float("nan")), "weight"),
         (lambda: Endpoint(Scripted(), priority=-1), "priority"),
         (lambda: Endpoint(Scripted(), max_requests=0), "max_requests"),
+        (lambda: Endpoint(Scripted(), metadata=[1]), "mapping"),  # type: ignore[arg-type]
+        (lambda: Endpoint(Scripted(), priority="1"), "priority"),  # type: ignore[arg-type]
+        (lambda: Endpoint(Scripted(), weight="3"), "weight"),  # type: ignore[arg-type]
         (lambda: Endpoint("http://x"), "handler"),  # type: ignore[arg-type]
         (lambda: Health(path="health"), "path"),
         (lambda: Health(path="/a b"), "path"),

@@ -68,10 +68,12 @@ class Endpoint:
     ) -> None:
         if not callable(handler):
             raise ConfigError(f"an endpoint is a handler (an async function of a request), not {handler!r}")
-        if max_requests is not None and max_requests < 1:
+        if max_requests is not None and (not isinstance(max_requests, int) or max_requests < 1):
             raise ConfigError(f"max_requests of an endpoint must be at least 1, not {max_requests!r}")
-        if priority < 0:
+        if not isinstance(priority, int) or priority < 0:
             raise ConfigError(f"priority of an endpoint is 0 or more, not {priority!r}; 0 is used first")
+        if not isinstance(name, str) or not isinstance(zone, str) or not isinstance(metadata or {}, Mapping):
+            raise ConfigError("name and zone of an endpoint are texts, metadata is a mapping")
         # what was set
         self.handler = handler
         self.call: Handler = bind(handler)
