@@ -29,7 +29,12 @@ class Taker:
 
 class Rig:
     def __init__(
-        self, disk: Disk | None = None, clock: FakeClock | None = None, seed: int = 1, segment_bytes: int = 1 << 20, **engine: Any
+        self,
+        disk: Disk | None = None,
+        clock: FakeClock | None = None,
+        seed: int = 1,
+        segment_bytes: int = 1 << 20,
+        **engine: Any,
     ) -> None:
         self.disk = disk if disk is not None else MemoryDisk()
         self.clock = clock or FakeClock()
@@ -60,7 +65,9 @@ class Rig:
         for name, content in waiting:
             replace_whole(self.disk, name, content)
 
-    def send(self, topic: str, *payloads: bytes, done: Callable[[Receipts], None] | None = None, **columns: Any) -> list[Receipts]:
+    def send(
+        self, topic: str, *payloads: bytes, done: Callable[[Receipts], None] | None = None, **columns: Any
+    ) -> list[Receipts]:
         answers: list[Receipts] = []
         self.engine.publish(Publication(topic, list(payloads), **columns), done or answers.append)
         return answers

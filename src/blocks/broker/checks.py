@@ -130,6 +130,5 @@ def _problem(validator: Any, payload: bytes) -> str | None:
         document = json.loads(payload)
     except ValueError as error:
         return f"the payload is not JSON: {error}"
-    for error in validator.iter_errors(document):
-        return str(error.message)
-    return None
+    found = next(iter(validator.iter_errors(document)), None)
+    return None if found is None else str(found.message)

@@ -184,7 +184,5 @@ class Committer:
             self._sync_timer.cancel()
         if self._thread is not None:
             self._jobs.put(None)
-            while self._thread.is_alive():
-                await asyncio.sleep(0)
-            self._thread.join()
+            self._thread.join()  # it has nothing left to do: this does not wait for the disk
             self._thread = None

@@ -18,10 +18,10 @@ from .admin import Administration
 from .checks import Binding, Checks
 from .deadletters import DeadLetters
 from .draft import Draft
-from .errors import BadRequest, BrokerError, Closed, Damaged, DiskFailed, DiskFull, Exclusive, QuotaExceeded
+from .errors import BadRequest, BrokerError, Closed, DiskFailed, DiskFull, Exclusive, QuotaExceeded
 from .group import Group, Subscription
 from .intake import Done, Intake
-from .log.log import Commit, Log, Segment
+from .log.log import Commit, DamagedBatch, Log, Segment
 from .log.recovery import Recovered, encode_snapshot
 from .message import Limits, Member, Publication, Receipts, SubscribeOptions, TopicOptions
 from .producers import Producers
@@ -31,6 +31,7 @@ from .timers import Timers
 from .topic import Topic
 from .topics import Names, Patterns, check_pattern, check_topic, is_pattern
 
+_DAMAGES = 64  # segments with damage that one take passes over
 SNAPSHOT_RATIO = 4  # a snapshot is written when the log grew by this many times the last one's size
 
 
@@ -77,7 +78,6 @@ class Engine(Administration):
         self.full: BrokerError | None = None  # why nothing is taken for now
         self.delivered = 0
         self.acked = 0
-        self.damaged_reads = 0
         self._problems = list(self.log.damage)
         self._subscriptions: dict[int, Subscription] = {}
         self._serial = 0
@@ -477,15 +477,15 @@ class Engine(Administration):
     def take_run(self, queue: Queue, messages: int, size: int) -> Run | None:
         """The next messages of a queue; a damaged batch is passed over and reported."""
         cursor = queue.cursor
-        wall = self.wall()
-        while True:
+        run = None
+        for _ in range(_DAMAGES):
             try:
-                run = queue.take(self.log, wall, messages, size, self.limits.blocked_keys)
+                run = queue.take(self.log, self.wall(), messages, size, self.limits.blocked_keys)
                 break
-            except Damaged as error:
-                self.damaged_reads += 1
+            except DamagedBatch as error:
                 self.note_problem(str(error))
-                queue.skip_damage(self.log)
+                self.log.step_over(error.segment)
+                queue.place = None
         if queue.expired:
             self.note_done(queue, queue.expired)
             queue.expired = []

@@ -232,14 +232,6 @@ class Queue:
         self.attempts[offset] = made
         heappush(self.ready, offset)
 
-    def skip_damage(self, log: Log) -> None:
-        """The next batch cannot be read: pass over what it held."""
-        if self.ready:
-            self._gone(heappop(self.ready))
-        else:
-            self.cursor = log.beyond(self.topic.name, self.cursor) or self.topic.committed
-            self.place = None
-
     def _gone(self, offset: int) -> None:
         """Retention or compaction took the message: there is nothing left to deliver."""
         self.done(offset)

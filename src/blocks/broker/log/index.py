@@ -20,7 +20,7 @@ SPACING = 16 << 10  # bytes of log between two entries of a topic (Kafka's log.i
 class Span:
     """One topic in one segment: offsets ``first`` to ``end`` (exclusive), how many messages and bytes, and where."""
 
-    __slots__ = ("count", "end", "first", "offsets", "positions", "size")
+    __slots__ = ("count", "end", "first", "offsets", "positions", "size", "spacing")
 
     def __init__(self, first: int, end: int, count: int, size: int, offsets: array[int], positions: array[int]) -> None:
         self.first = first
@@ -29,15 +29,17 @@ class Span:
         self.size = size
         self.offsets = offsets
         self.positions = positions
+        self.spacing = SPACING
 
     def locate(self, offset: int) -> int:
-        """A position at or before the batch that has ``offset``, at most ``SPACING`` before it."""
+        """A position at or before the batch that has ``offset``, at most ``spacing`` before it."""
         return self.positions[max(0, bisect_right(self.offsets, offset) - 1)]
 
     def following(self, position: int) -> int:
         """The next place after ``position`` where a batch of the topic can be; -1 if there is none."""
         at = bisect_right(self.positions, position)
-        if position - self.positions[max(0, at - 1)] < SPACING:
+        before = self.positions[max(0, at - 1)]
+        if position == before or position - before < self.spacing:
             return position
         return self.positions[at] if at < len(self.positions) else -1
 
@@ -45,9 +47,10 @@ class Span:
 class Index:
     """The spans of one segment, and what else is known of it without reading it. Times are wall-clock seconds."""
 
-    __slots__ = ("end", "latest", "length", "spans")
+    __slots__ = ("end", "latest", "length", "spacing", "spans")
 
-    def __init__(self) -> None:
+    def __init__(self, spacing: int = SPACING) -> None:
+        self.spacing = spacing  # 0: every batch is indexed, so that those in between are never looked at
         self.spans: dict[str, Span] = {}
         self.length = 0
         self.end = 0  # the number after the last batch
@@ -66,8 +69,9 @@ class Index:
                 self.spans[section.topic] = Span(
                     first, end, len(offsets), section.size, array("Q", (first,)), array("I", (position,))
                 )
+                self.spans[section.topic].spacing = self.spacing
                 continue
-            if position - span.positions[-1] >= SPACING:
+            if position - span.positions[-1] >= self.spacing:
                 span.offsets.append(first)
                 span.positions.append(position)
             span.end = end

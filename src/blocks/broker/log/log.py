@@ -19,9 +19,9 @@ from blocks.broker.errors import Damaged
 from .batch import HEADER, HEADER_SIZE, BadBatch, Batch, Section, check, decode, encode
 from .cache import BatchCache
 from .disk import Disk, File
-from .index import SPACING, Index
+from .index import SPACING, Index, Span
 from .segment import HEADER_SIZE as SEGMENT_START
-from .segment import SegmentHeader
+from .segment import SegmentHeader, whole
 
 SEGMENT_BYTES = 64 << 20  # etcd's write-ahead log cuts at 64 MiB
 CACHE_BYTES = 32 << 20
@@ -51,6 +51,14 @@ class Place(NamedTuple):
 
     segment: Segment
     position: int
+
+
+class DamagedBatch(Damaged):
+    """A batch of ``segment`` is not what was written."""
+
+    def __init__(self, segment: Segment, message: str) -> None:
+        super().__init__(message)
+        self.segment = segment
 
 
 class Write(NamedTuple):
@@ -284,13 +292,17 @@ class Log:
             at += 2
         return None
 
-    def beyond(self, topic: str, offset: int) -> int | None:
-        """The next offset after ``offset`` that an index knows, to go on behind a batch that cannot be read."""
-        for number in self.spans.get(topic, ())[::2]:
-            for known in self.segments[number].index.spans[topic].offsets:
-                if known > offset:
-                    return known
-        return None
+    def step_over(self, segment: Segment) -> None:
+        """Find out which batches of a damaged segment are whole, and read only those from now on."""
+        index = Index(spacing=0)
+        data = self._open(segment).read(0, segment.length)
+        for position, _ in whole(data, segment.header):
+            index.add(decode(data, position, payloads=False))
+        for name, span in segment.index.spans.items():
+            index.spans.setdefault(name, Span(span.first, span.first, 0, 0, span.offsets[:1], span.positions[:1]))
+        index.length, index.end = segment.index.length, segment.index.end
+        segment.index = index
+        segment.window = None
 
     def offset_at(self, topic: str, time: float) -> int | None:
         """The first offset of ``topic`` that was stored at ``time`` (wall-clock seconds) or later; None: there is none."""
@@ -331,10 +343,7 @@ class Log:
         batch = self._cache.get(salt, position)
         if batch is None:
             data, at = self._bytes(segment, position)
-            try:
-                check(data, at, segment.header.mark, segment.header.seed)
-            except BadBatch as error:
-                raise Damaged(f"{segment.header.name} at byte {position}: {error}") from error
+            self._check(data, at, segment, position)
             batch = decode(data, at)
             batch.segment, batch.position = segment.header.id, position
             self._cache.put(salt, batch)
@@ -345,14 +354,18 @@ class Log:
         position = start
         while position < segment.length:
             data, at = self._bytes(segment, position)
-            try:
-                length = check(data, at, segment.header.mark, segment.header.seed)
-            except BadBatch as error:
-                raise Damaged(f"{segment.header.name} at byte {position}: {error}") from error
+            length = self._check(data, at, segment, position)
             batch = decode(data, at)
             batch.segment, batch.position = segment.header.id, position
             yield batch
             position += length
+
+    @staticmethod
+    def _check(data: bytes, at: int, segment: Segment, position: int) -> int:
+        try:
+            return check(data, at, segment.header.mark, segment.header.seed)
+        except BadBatch as error:
+            raise DamagedBatch(segment, f"{segment.header.name} at byte {position}: {error}") from error
 
     def _bytes(self, segment: Segment, position: int) -> tuple[bytes, int]:
         """Bytes that hold the batch at ``position`` whole, and where in them it starts."""

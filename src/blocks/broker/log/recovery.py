@@ -38,15 +38,15 @@ class Recovered(NamedTuple):
 
 
 def _sealed_file(magic: bytes, body: bytes) -> bytes:
-    return magic + crc32(body).to_bytes(4, "little") + body
+    return magic + crc32(body, crc32(magic)).to_bytes(4, "little") + body
 
 
 def _open_file(magic: bytes, data: bytes, name: str) -> Any:
-    if data[:6] == magic[:6] and data[6:8] != magic[6:8]:
-        raise WrongVersion(f"{name} has format version {int.from_bytes(data[6:8], 'little')}; this reads version 1")
     body = data[12:]
-    if data[:8] != magic or int.from_bytes(data[8:12], "little") != crc32(body):
+    if data[:6] != magic[:6] or int.from_bytes(data[8:12], "little") != crc32(body, crc32(data[:8])):
         raise Damaged(f"{name} is damaged")
+    if data[:8] != magic:
+        raise WrongVersion(f"{name} has format version {int.from_bytes(data[6:8], 'little')}; this reads version 1")
     return msgpack.unpackb(body, strict_map_key=False)
 
 

@@ -119,6 +119,11 @@ def scan(data: bytes | memoryview, header: SegmentHeader) -> Scan:
     return _after_bad(data, header, batches, position, expected)
 
 
+def whole(data: bytes, header: SegmentHeader) -> list[tuple[int, int]]:
+    """Every whole batch, whatever lies between them."""
+    return _later(data, HEADER_SIZE, header, header.first)
+
+
 def _after_bad(
     data: bytes | memoryview, header: SegmentHeader, batches: list[tuple[int, int]], position: int, expected: int
 ) -> Scan:
