@@ -12,7 +12,7 @@ from typing import Any
 
 from . import wire
 from .columns import error_of
-from .errors import BadRequest, BrokerError, TooLarge
+from .errors import Aborted, BadRequest, BrokerError, TooLarge
 from .frames import Publish
 from .message import Receipt
 
@@ -117,7 +117,7 @@ class Batch:
         if future.done():
             return
         if refused:
-            error = refused[min(refused)]
+            error = refused[min(refused, key=lambda place: (isinstance(refused[place], Aborted), place))]
             error.add_note(f"{len(refused)} of {self.count} messages were refused")
             future.set_exception(error)
         elif not again:

@@ -110,6 +110,12 @@ class Denied(BrokerError):
     code, fault, status = "denied", Fault.CLIENT, 403
 
 
+class Aborted(BrokerError):
+    """Another message of the atomic batch was refused, and so this one was not stored either."""
+
+    code, fault, status = "aborted", Fault.CLIENT, 409
+
+
 class Damaged(BrokerError):
     """What is on disk is not what was written; nothing is guessed, and the file is kept."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checks import Checks, Routed
 from .draft import FULL, Draft
-from .errors import BadRequest, BrokerError, NotFound, Overloaded, QuotaExceeded, TooLarge
+from .errors import Aborted, BadRequest, BrokerError, NotFound, Overloaded, QuotaExceeded, TooLarge
 from .message import Publication, Receipts
 from .producers import packed
 from .topic import Topic
@@ -134,9 +134,7 @@ class Intake:
         self.refused += len(errors)
         offsets = [-1] * count
         if errors and publication.atomic:
-            whole = {
-                at: errors.get(at) or BadRequest("another message of the batch was refused") for at in range(count)
-            }
+            whole = {at: errors.get(at) or Aborted("another message of the batch was refused") for at in range(count)}
             return Receipts(publication, offsets, self._engine.durability, errors=whole)
         duplicates = self._append_routed(routed, columns, offsets)
         self.duplicates += len(duplicates)

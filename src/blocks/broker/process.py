@@ -19,6 +19,7 @@ from blocks.core.errors import ConfigError
 
 from .address import Address
 from .errors import BrokerError
+from .message import Durability
 from .security import check_exposure, read_guard
 
 FINE, FAILURE, CONFIGURATION, CANNOT_BIND, DRAIN_TIMED_OUT = 0, 1, 3, 4, 5
@@ -32,7 +33,7 @@ class Settings:
     listen: str = "127.0.0.1:7400"
     http: str | None = None
     admin: str | None = None
-    durability: str = "fsync"
+    durability: Durability = "fsync"
     token_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -108,9 +109,9 @@ async def _open_doors(
         back = await stack.enter_async_context(BackDoor(broker, listen=settings.admin))
         ready["admin"] = back.url
     if settings.webhooks is not None:
-        from .push import open_webhooks
+        from .push import read_webhooks
 
-        for push in await open_webhooks(broker, settings.webhooks):
+        for push in read_webhooks(broker, settings.webhooks):
             await stack.enter_async_context(push)
 
 

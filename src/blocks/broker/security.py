@@ -77,7 +77,7 @@ class Identity:
             raise Denied(f"{self.name} may not join the group {group}")
 
 
-EVERYTHING: dict[Verb, tuple[str, ...]] = dict.fromkeys(("publish", "subscribe", "manage"), (">", "$inbox.>", "$sys.>"))
+EVERYTHING: dict[Verb, tuple[str, ...]] = dict.fromkeys(("publish", "subscribe", "manage"), (">", "$dead.>"))
 
 
 class Anyone(Identity):

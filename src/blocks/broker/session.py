@@ -17,10 +17,9 @@ from . import wire
 from .asks import answer
 from .columns import entry_of, publication_of, run_of
 from .errors import BadRequest, BrokerError, Closed, Denied, QuotaExceeded, TooLarge
+from .feed import Feed, frames_of, options_of, settle
 from .frames import (
     ACK,
-    EXTEND,
-    NACK,
     Answer,
     Ask,
     Closing,
@@ -48,13 +47,12 @@ from .security import Anyone, Guard, Identity
 from .throttle import Throttle
 
 if TYPE_CHECKING:
-    from .engine import Engine, Subscription
+    from .engine import Engine
+    from .group import Subscription
 
 SUBSCRIPTIONS = 1_000  # of one connection
 UNANSWERED_FRAMES = 1_024  # publishes of one connection that wait for the disk; then it is not read
 UNANSWERED_BYTES = 16 * 1024 * 1024
-FRAME_MESSAGES = 1_000
-FRAME_BYTES = 256 * 1024
 PASS_BYTES = 1024 * 1024  # delivered in one go before others have their turn
 MAX_RANGE = 65_536  # offsets in one range of a settlement: no run is longer
 
@@ -87,44 +85,6 @@ class Outlet(Protocol):
     def login(self, options: dict[str, Any], done: Callable[[Identity | BrokerError], None]) -> None:
         """Check a password away from the loop and say who it is."""
         ...
-
-
-class _Feed:
-    """One subscription of a session: the engine's, and the credit that is left where it keeps no leases."""
-
-    __slots__ = ("_session", "credit", "number", "queued", "room", "source")
-
-    def __init__(self, session: Session, number: int, options: SubscribeOptions) -> None:
-        self._session = session
-        self.number = number
-        self.queued = False  # among the session's ready ones
-        self.source: Subscription | None = None
-        counted = options.mode == "browse" or not options.ack
-        self.credit: int | None = options.prefetch if counted else None
-        self.room = options.prefetch_bytes
-
-    def ready(self, subscription: Any) -> None:
-        """The engine has something for this subscription."""
-        self._session.has_ready(self)
-
-    def ended(self, subscription: Any, error: BrokerError) -> None:
-        """The engine ended this subscription."""
-        self._session.has_ended(self, error)
-
-    def take(self) -> list[Deliveries]:
-        """The next messages, within the credit."""
-        source = self.source
-        if source is None:
-            return []
-        if self.credit is None:
-            return source.take(FRAME_MESSAGES, FRAME_BYTES)
-        if self.credit <= 0 or self.room <= 0:
-            source.pause()
-            return []
-        runs = source.take(min(self.credit, FRAME_MESSAGES), min(self.room, FRAME_BYTES))
-        self.credit -= sum(map(len, runs))
-        self.room -= sum(run.size for run in runs)
-        return runs
 
 
 class Session:
@@ -173,8 +133,8 @@ class Session:
         self.name = ""
         self.closed = False
         self.draining = False
-        self._feeds: dict[int, _Feed] = {}
-        self._ready: deque[_Feed] = deque()
+        self._feeds: dict[int, Feed] = {}
+        self._ready: deque[Feed] = deque()
         self._entries: list[list[Any]] = []
         self._inbox: str | None = None
         self._unanswered = 0
@@ -311,7 +271,7 @@ class Session:
     def _subscribe(self, frame: Subscribe) -> None:
         try:
             options = self._subscribe_options(frame)
-            feed = _Feed(self, frame.number, options)
+            feed = Feed(self, frame.number, options)
             self._feeds[frame.number] = feed
             try:
                 feed.source = self._engine.subscribe(options, feed)
@@ -333,15 +293,12 @@ class Session:
             raise BadRequest(f"the subscription {frame.number} is open already")
         if len(self._feeds) >= SUBSCRIPTIONS:
             raise QuotaExceeded(f"a connection has at most {SUBSCRIPTIONS} subscriptions")
-        identity.require("subscribe", frame.pattern)
-        try:
-            options = SubscribeOptions(frame.pattern, **frame.options)
-        except TypeError as error:
-            raise BadRequest(f"a subscription has no such option: {error}") from error
+        options = options_of(frame)
+        identity.require("subscribe", options.pattern)
         if options.group is not None:
-            identity.require_group(str(options.group))
+            identity.require_group(options.group)
         if options.dead_letter is not None:
-            identity.require("publish", str(options.dead_letter))
+            identity.require("publish", options.dead_letter)
         return options
 
     def _unsubscribe(self, frame: Unsubscribe) -> None:
@@ -351,7 +308,7 @@ class Session:
             source.close()
         self._write(Ended(frame.number, "", ""))
 
-    def has_ready(self, feed: _Feed) -> None:
+    def has_ready(self, feed: Feed) -> None:
         """``feed`` has something to take: it has its turn at the next flush."""
         if self.draining or feed.queued:
             return
@@ -359,7 +316,7 @@ class Session:
         self._ready.append(feed)
         self._outlet.wake()
 
-    def has_ended(self, feed: _Feed, error: BrokerError) -> None:
+    def has_ended(self, feed: Feed, error: BrokerError) -> None:
         """The engine ended ``feed``: the client is told, so that it is never silently dead."""
         feed.source = None
         if self._feeds.pop(feed.number, None) is not None and not self.closed:
@@ -383,7 +340,7 @@ class Session:
         elif frame.verb == ACK:
             self._ack(source, spans, frame.answer)
         else:
-            stale = _settle_otherwise(source, frame.verb, spans, frame.argument)
+            stale = settle(source, frame.verb, spans, frame.argument)
             if frame.answer:
                 self._write(Settled(frame.answer, stale))
 
@@ -482,7 +439,7 @@ class Session:
                 feed.queued = False
                 ready.popleft()
                 continue
-            for part in _frames(runs):
+            for part in frames_of(runs):
                 data = self._encoder.encode(Deliver(feed.number, part))
                 room -= len(data)
                 self._outlet.write(data)
@@ -540,32 +497,6 @@ class Session:
 
     def _write(self, frame: Frame) -> None:
         self._outlet.write(self._encoder.encode(frame))
-
-
-def _settle_otherwise(source: Subscription, verb: int, spans: list[tuple[str, range, int]], argument: Any) -> int:
-    """Nack, reject or extend; gives how many were stale."""
-    stale = 0
-    for topic, span, token in spans:
-        if verb == NACK:
-            stale += source.nack(topic, span, token, argument if isinstance(argument, int | float) else None)
-        elif verb == EXTEND:
-            stale += source.extend(topic, span, token, float(argument) if isinstance(argument, int | float) else 0.0)
-        else:
-            stale += source.reject(topic, span, token, str(argument or ""))
-    return stale
-
-
-def _frames(runs: list[Deliveries]) -> list[list[list[Any]]]:
-    """The runs of each frame: as many as fit into one."""
-    frames: list[list[list[Any]]] = []
-    room = 0
-    for run in runs:
-        if room < run.size or not frames:
-            frames.append([])
-            room = FRAME_BYTES
-        room -= run.size
-        frames[-1].append(run_of(run))
-    return frames
 
 
 _ACTS: dict[type[Any], Callable[[Session, Any], None]] = {

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from blocks.core.sweeper import sweeper
 
 from .columns import error_of, spread_run
-from .errors import BadRequest, BrokerError, Closed, Fenced
+from .errors import BadRequest, BrokerError, Closed, LeaseLost
 from .frames import ACK, EXTEND, NACK, REJECT, Credit, Frame, Settle, Subscribe, Unsubscribe
 from .inboxes import CORRELATION
 from .message import Deliveries, Message, Receipt
@@ -84,7 +84,7 @@ class RemoteMessage(Message):
     async def ack(self, wait: bool = False) -> None:
         """Say that it is done: the ack leaves with this tick's others. With ``wait``: return when the broker has it on disk.
 
-        Raises ``Fenced``, with ``wait`` only, if the lease was lost and the message may be delivered to another.
+        Raises ``LeaseLost``, with ``wait`` only, if the lease was lost and the message may be delivered to another.
         """
         if self._settled:
             return
@@ -280,15 +280,15 @@ class Subscription:
             self._send_one(run, index, verb, argument, 0)
 
     async def settle_and_wait(self, run: Run, index: int) -> None:
-        """Ack message ``index`` of ``run`` and return when that is durable. Raises ``Fenced``, ``Closed``."""
+        """Ack message ``index`` of ``run`` and return when that is durable. Raises ``LeaseLost``, ``Closed``."""
         if not self._leased:
             return
         if not self._may_settle(run, ACK):
-            raise Fenced("the lease was lost with the connection: the message is delivered again")
+            raise LeaseLost("the lease was lost with the connection: the message is delivered again")
         number, settled = self.client.await_settled()
         self._send_one(run, index, ACK, None, number)
         if await settled:
-            raise Fenced("the lease was lost: another member has the message, or it was dead-lettered")
+            raise LeaseLost("the lease was lost: another member has the message, or it was dead-lettered")
 
     def _may_settle(self, run: Run, verb: int) -> bool:
         if not self._leased:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import sys
 import time
@@ -17,6 +16,7 @@ from blocks.core.errors import BlocksError, ConfigError
 
 from .client import Client, connect
 from .message import Message, Receipt
+from .row import row_of
 
 Verb = Callable[[Client, dict[str, Any]], Awaitable[None]]
 
@@ -113,21 +113,8 @@ def _print_message(message: Message, as_json: bool) -> None:
         sys.stdout.buffer.write(message.payload + b"\n")
         sys.stdout.buffer.flush()
         return
-    row: dict[str, Any] = {"topic": message.topic, "offset": message.offset, "timestamp": message.timestamp}
-    row.update(attempt=message.attempt, headers=dict(message.headers), id=message.id)
-    row.update(_text("key", message.key), **_text("payload", message.payload))
-    click.echo(json.dumps(row))
+    click.echo(json.dumps(row_of(message)))
     sys.stdout.flush()
-
-
-def _text(name: str, data: bytes | None) -> dict[str, str | None]:
-    """``data`` under ``name`` if it is text, else under ``name_base64``."""
-    if data is None:
-        return {name: None}
-    try:
-        return {name: data.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(data).decode()}
 
 
 async def topics(client: Client, options: dict[str, Any]) -> None:
