@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blocks.balancer import Endpoint, Event, LoadBalancer, Queue
+from blocks.balancer import Endpoint, Event, LoadBalancer, Queue, Retries
 from blocks.balancer.queue import Line, Place
 from blocks.core.status import Status
 from blocks.http import Request, Response, Stream
@@ -191,6 +191,38 @@ async def test_a_retry_waits_for_one_that_was_not_tried() -> None:
     b.let()
     assert (await task).body == b"b"
     await busy
+
+
+async def test_a_retry_that_waits_stands_in_nobodys_way() -> None:
+    a, b = Scripted("a", refused()), Gate("b")
+    lb, _ = limited(b, a)
+    (busy,) = ask(lb, "0")
+    await settle()
+    (picky,) = ask(lb, "1")
+    await settle()
+    assert lb.snapshot()["waiting"] == 1
+    assert (await lb(Request())).body == b"a"
+    b.let()
+    await settle()
+    b.let()
+    assert (await picky).body == b"b"
+    await busy
+
+
+async def test_an_answer_that_is_kept_while_a_retry_waits_is_released_with_it() -> None:
+    body = Stream()
+    a, b = Scripted("a", Response(503, None, body)), Gate("b")
+    lb, _ = limited(b, a, retries=Retries(statuses={503}))
+    (busy,) = ask(lb, "0")
+    await settle()
+    (task,) = ask(lb, "1")
+    await settle()
+    task.cancel()
+    await settle()
+    assert body.ended
+    b.let()
+    await busy
+    assert [endpoint.active for endpoint in lb.endpoints] == [0, 0]
 
 
 async def test_leaving_the_balancer_sends_the_line_away() -> None:

@@ -110,6 +110,13 @@ def test_no_more_than_the_share_is_ejected_but_one_always_may_be() -> None:
     assert small.rotation == "bc"
 
 
+def test_those_that_are_out_by_their_probes_count_in_the_share() -> None:
+    board = Board(2, max_ejected=0.5)
+    board.table.probed(board["a"], "status 500", HEALTH, 0.0)
+    board.fail("b", 9, 0.0)
+    assert board.rotation == "b"
+
+
 def test_the_only_endpoint_is_never_ejected() -> None:
     board = Board(1)
     board.fail("a", 50, 0.0)

@@ -29,7 +29,7 @@ from .load import observe, observe_failure
 from .outlier import Outlier
 from .policies import Policy, policy_of
 from .probes import Prober
-from .queue import Line, Queue
+from .queue import Line, Place, Queue
 from .retries import Budget, Retries
 from .snapshot import snapshot, status_now
 from .table import Table
@@ -199,12 +199,17 @@ class LoadBalancer:
         self.retried += 1
         self.tape.mention("retry", endpoint.name, why, now)
         attempts.tried += (endpoint,)
-        rotation = self.table.rotation
-        if isinstance(error, Failure) and all(other in attempts.tried for other in rotation):
-            pause = attempts.pause(self.retries, self._random)
-            if error.again.value != "reused":  # a stale connection is no reason to wait
-                await asyncio.sleep(min(pause, max(0.0, attempts.until - now)))
-        chosen = await self._admit(attempts)
+        chosen: Endpoint | None = None
+        try:
+            if all(other in attempts.tried for other in self.table.rotation):
+                pause = attempts.pause(self.retries, self._random)
+                if error is None or error.again is not Again.REUSED:  # a stale connection is no reason to wait
+                    await asyncio.sleep(min(pause, max(0.0, attempts.until - now)))
+            chosen = await self._admit(attempts)
+        except BaseException:  # the client left while this waited: nobody will read the answer that was kept
+            if response is not None:
+                response.discard()
+            raise
         if chosen is not None and response is not None:
             response.discard()
         return chosen
@@ -280,6 +285,9 @@ class LoadBalancer:
         if place is None:
             self.tape.mention("queue-full", "", f"{len(self._places)} requests wait already", now)
             return None
+        head = self._line.head
+        if head is not None and head.tried:
+            self._call_up()  # the first in line waits for what it has not tried; there may be room for the others
         endpoint = await place
         if endpoint is None:
             self.tape.mention("queue-timeout", "", "no endpoint had room in time", self._now())
@@ -317,10 +325,14 @@ class LoadBalancer:
             return
         self._admitting = True
         try:
-            while (place := self._line.head) is not None:
+            passed: set[Place] = set()
+            while (place := self._line.after(passed)) is not None:
                 endpoint = self._choose(place.request, place.tried, self._now())
                 if endpoint is None:
-                    return
+                    if not place.tried:
+                        return  # there is no room for anybody
+                    passed.add(place)
+                    continue
                 endpoint.active += 1
                 self._line.leave(place)
                 place.give(endpoint)

@@ -19,7 +19,7 @@ class Outlier:
     ``failures`` in a row eject (5: Envoy's consecutive_5xx). A failure is an error that is the upstream's fault (refused, reset, timed out,
     no usable answer) and an answer whose status is in ``statuses`` (none: nginx's max_fails counts errors only by default).
     The n-th ejection in close succession lasts ``base * 2**(n-1)``, at most ``cap`` (30 s and 300 s: Envoy's base_ejection_time
-    and max_ejection_time). At most the share ``max_ejected`` of all endpoints is out at once, though always at least one may be
+    and max_ejection_time). None is ejected while the share ``max_ejected`` of all endpoints is out already; the first always may be
     (0.5; Envoy's 0.1 is made for large clusters). Durations take "30s". Raises ``ConfigError``.
     """
 
@@ -45,5 +45,5 @@ class Outlier:
         return min(float(self.cap), float(self.base) * 2.0 ** min(ejections - 1, 60))
 
     def may_eject(self, out: int, total: int) -> bool:
-        """Whether one more of ``total`` endpoints may go when ``out`` are ejected already."""
+        """Whether one more of ``total`` endpoints may go when ``out`` are out already, for whatever reason."""
         return out < max(1, int(total * self.max_ejected)) and total > 1

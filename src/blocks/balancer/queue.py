@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import inf
 
@@ -111,6 +111,13 @@ class Line:
         """Send everybody away: the balancer stops."""
         for place in list(self.places):
             place.expire(inf)
+
+    def after(self, passed: Collection[Place]) -> Place | None:
+        """The first who is not in ``passed``."""
+        for place in self.places:
+            if place not in passed:
+                return place
+        return None
 
     @property
     def head(self) -> Place | None:

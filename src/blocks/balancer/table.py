@@ -158,7 +158,7 @@ class Table:
         outlier = self._outlier
         if outlier is None or endpoint.streak < outlier.failures or not endpoint.usable or endpoint.owner is not self:
             return
-        out = sum(other.ejected for other in self.endpoints)
+        out = sum(not other.usable for other in self.endpoints)
         if not outlier.may_eject(out, len(self.endpoints)):
             if endpoint.streak == outlier.failures:
                 self._tape.mention(
