@@ -51,7 +51,10 @@ class Blobs:
         """The blob's file if it is open already."""
         found = self._open.get(number)
         if found is not None:
-            self._open.move_to_end(number)
+            try:
+                self._open.move_to_end(number)
+            except KeyError:
+                pass  # the writing thread dropped it just now; who holds it may read on
         return found
 
     def open(self, number: int, length: int) -> BlobFile:

@@ -1,0 +1,119 @@
+"""What the active releases answer: a path is looked up in dictionaries and found as a ready entry. Sans-IO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from blocks.edge.entry import PUSHED, Body, Entry, wire_of
+from blocks.http.message import Headers, Request, Response, Section
+
+from .manifest import File, Manifest, asked_path
+
+FOREVER = 10 * 365 * 86400.0  # seconds: fresh until the release goes
+_METHODS = frozenset(("GET", "HEAD"))
+_PLAIN = ((b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store"))
+
+
+class Mount(NamedTuple):
+    """One active release, ready to answer."""
+
+    manifest: Manifest
+    hosts: frozenset[str]  # empty: all
+    entries: dict[str, Entry]
+    broken: set[str]  # paths whose bytes were found damaged
+
+
+def mount(manifest: Manifest, bodies: dict[str, Body]) -> Mount:
+    """A release with the bodies of its objects (by name; those that are missing are answered 503)."""
+    entries: dict[str, Entry] = {}
+    broken: set[str] = set()
+    for file in manifest.files:
+        body = bodies.get(file.object)
+        if body is None:
+            broken.add(file.path)
+        else:
+            entries[file.path] = entry_of(file, body)
+    return Mount(manifest, frozenset(host.lower() for host in manifest.hosts), entries, broken)
+
+
+def entry_of(file: File, body: Body) -> Entry:
+    """A file as an entry. Its key has the digest, so that nothing derived from it (a compressed twin) outlives a change of its bytes."""
+    name = file.object
+    pairs = [*file.pairs, (b"etag", b'"%b"' % name[:32].encode()), (b"repr-digest", file.digest.encode())]
+    return Entry(
+        f"push:{name}:{file.path}", 200, wire_of(pairs), body,
+        born=0.0, lifetime=FOREVER, flags=PUSHED, tags=(),
+    )  # fmt: skip
+
+
+class Table:
+    """The mounts of all sites, the most specific first: hosts before all hosts, longer prefixes before shorter ones."""
+
+    __slots__ = ("_mounts",)
+
+    def __init__(self, mounts: Iterable[Mount] = ()) -> None:
+        self._mounts = sorted(mounts, key=lambda m: (not m.hosts, -len(m.manifest.prefix)))
+
+    def __bool__(self) -> bool:
+        return bool(self._mounts)
+
+    def find(self, request: Request, now: float) -> Entry | Response | None:
+        """The answer to a request, or None where the origin is to be asked. ``now`` is monotonic."""
+        target = request.target
+        raw = target if "?" not in target else target.partition("?")[0]
+        for mounted in self._mounts:
+            if not raw.startswith(mounted.manifest.prefix):
+                continue
+            if mounted.hosts and request.host.lower() not in mounted.hosts:
+                continue
+            return _answer(mounted, request, raw, now)
+        return None
+
+
+def _answer(mounted: Mount, request: Request, raw: str, now: float) -> Entry | Response | None:
+    path = asked_path(raw)
+    entry = _entry(mounted, path) if path is not None else None
+    if entry is not None:
+        if request.method not in _METHODS:
+            return Response(
+                405, Headers.of(Section([*_PLAIN, (b"allow", b"GET, HEAD")])), b"This is a file: GET or HEAD.\n"
+            )
+        entry.born = now  # this edge is its origin: it has no age here
+        return entry
+    if path is not None and (path in mounted.broken or path + "index.html" in mounted.broken):
+        return (
+            None
+            if mounted.manifest.miss == "pull"
+            else _refusal(503, b"A pushed file is damaged; push the release again.\n")
+        )
+    if mounted.manifest.miss == "pull":
+        return None
+    return _missing(mounted, request, raw, path, now)
+
+
+def _entry(mounted: Mount, path: str) -> Entry | None:
+    return mounted.entries.get(path + "index.html" if path.endswith("/") else path)
+
+
+def _missing(mounted: Mount, request: Request, raw: str, path: str | None, now: float) -> Entry | Response:
+    """Nothing at that path: the folder's own path, the application's page, the release's own 404, or ours."""
+    manifest = mounted.manifest
+    if path is not None and request.method in _METHODS:
+        if not path.endswith("/") and path + "/index.html" in mounted.entries:
+            place = raw + "/" + request.target[len(raw) :]
+            return Response(301, Headers.of(Section([*_PLAIN, (b"location", place.encode("latin-1", "replace"))])))
+        fallback = mounted.entries.get(manifest.fallback)
+        if fallback is not None:
+            fallback.born = now
+            return fallback
+    page = mounted.entries.get(manifest.not_found)
+    if page is None:
+        return _refusal(404, b"Not found\n")
+    body = page.body if isinstance(page.body, bytes) else page.body.stream()
+    kept = [pair for pair in page.section.pairs if pair[0] not in (b"etag", b"cache-control", b"repr-digest")]
+    return Response(404, Headers.of(Section([*kept, (b"cache-control", b"no-store")])), body)
+
+
+def _refusal(status: int, text: bytes) -> Response:
+    return Response(status, Headers.of(Section(list(_PLAIN))), text)
