@@ -34,7 +34,7 @@ class Net:
     def cut(self) -> None:
         """Every connection is lost at once, as by a reset."""
         for connection in list(self.server._connections):
-            connection.expire(0.0)
+            connection.cut()
 
 
 @asynccontextmanager

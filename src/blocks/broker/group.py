@@ -19,7 +19,7 @@ class Group:
     """Competing members and their queues, by topic. A group that is not ``durable`` leaves no trace in the log."""
 
     __slots__ = (
-        "active", "dead_letter", "durable", "max_deliveries", "members", "name", "patterns", "queues", "waiting",
+        "active", "called", "dead_letter", "durable", "max_deliveries", "members", "name", "patterns", "queues", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, durable: bool) -> None:
@@ -30,6 +30,7 @@ class Group:
         self.active: dict[Queue, None] = {}  # those that may have something, in turn
         self.members: list[Subscription] = []
         self.waiting: dict[Subscription, None] = {}  # those that took nothing last time
+        self.called: set[Subscription] = set()  # those that were told that there is something, and did not take yet
         self.max_deliveries = 16
         self.dead_letter = f"$dead.{name}"
 
@@ -46,6 +47,7 @@ class Group:
                 return
             if subscription.has_credit and not subscription.paused and self.may_take(subscription):
                 self.waiting.pop(subscription, None)
+                self.called.add(subscription)
                 count -= 1
                 subscription.member.ready(subscription)
 
@@ -106,6 +108,7 @@ class Subscription:
     def pause(self) -> None:
         """``ready`` is not called until ``resume``; others of the group are served instead."""
         self.paused = True
+        self.group.called.discard(self)
         if not self.closed:
             self.group.waiting[self] = None
             self.group.call(len(self.group.waiting))
@@ -145,8 +148,9 @@ class Subscription:
 
     def _share(self, messages: int) -> int:
         """Where others of the group wait too, take no more than a fair part of what there is."""
-        waiting = self.group.waiting
-        others = len(waiting) - (self in waiting)
+        waiting, called = self.group.waiting, self.group.called
+        called.discard(self)
+        others = len(waiting) - (self in waiting) + len(called)
         if not others:
             return messages
         backlog = sum(queue.backlog for queue in self.group.active)
@@ -233,7 +237,7 @@ class Subscription:
         lease: Lease | None = None
         for offset in offsets:
             found = leased.get(offset)
-            if found is None or found.token != token:
+            if found is None or found.token != token or found.subscription is not self:
                 stale += 1
                 continue
             del leased[offset]
@@ -288,7 +292,7 @@ class Subscription:
         lease: Lease | None = None
         for offset in offsets:
             found = queue.leased.get(offset)
-            if found is None or found.token != token:
+            if found is None or found.token != token or found.subscription is not self:
                 stale += 1
             else:
                 lease = found
@@ -315,6 +319,7 @@ class Subscription:
         self.closed = True
         self.group.members.remove(self)
         self.group.waiting.pop(self, None)
+        self.group.called.discard(self)
         for lease in sorted(self.leases, key=lambda lease: lease.token):
             self.expire(lease, "member left")
         self.engine.left(self)

@@ -16,8 +16,8 @@ from .columns import error_of
 from .errors import BrokerError, Closed
 from .frames import Closing, Frame, Hello, Ping, Pong, Welcome
 
+PINGS = 2  # unanswered; counted, not timed, so that a stall of this process is not taken for the peer's
 WRITE_HIGH = 1024 * 1024  # bytes unsent when the outbox waits
-QUIET = 2  # heartbeats without a byte after which the peer is taken for dead
 
 
 class Listener(Protocol):
@@ -47,6 +47,7 @@ class Link(asyncio.Protocol):
         "_listener",
         "_loop",
         "_over",
+        "_pings",
         "_reason",
         "_transport",
         "_welcome",
@@ -63,6 +64,7 @@ class Link(asyncio.Protocol):
         self._welcome: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._heard = loop.time()
         self._heartbeat = math.inf
+        self._pings = 0  # sent since the broker was last heard
         self._reason: BrokerError | None = None
         self._over = False
         self._gone: asyncio.Future[None] = loop.create_future()
@@ -135,11 +137,15 @@ class Link(asyncio.Protocol):
     # what the sweeper calls
 
     def expire(self, now: float) -> None:
-        """Ping a broker that was silent for a heartbeat; give up on one that was for two (a half-open connection)."""
+        """Ping a broker that was silent for a heartbeat, and again; give up on one that answers neither (half-open)."""
         quiet = now - self._heard
-        if quiet >= self._heartbeat * QUIET:
+        if self._pings >= PINGS:
             self.abort(Closed(f"the broker was silent for {quiet:.1f} s", again=Again.NEVER))
             return
+        if quiet < self._heartbeat:
+            self.deadline = self._heard + self._heartbeat
+            return
+        self._pings += 1
         self.deadline = now + self._heartbeat / 2
         self.write(_PING)
 
@@ -153,6 +159,7 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the broker."""
         self._heard = self._loop.time()
+        self._pings = 0
         try:
             for body in self._framer.receive(data):
                 self._receive(wire.decode(body))
@@ -165,6 +172,9 @@ class Link(asyncio.Protocol):
     def _receive(self, frame: Frame) -> None:
         kind = type(frame)
         if kind is Pong:
+            return
+        if kind is Ping:
+            self.write(_PONG)
             return
         if kind is Welcome:
             if not self._welcome.done():
@@ -203,3 +213,4 @@ class Link(asyncio.Protocol):
 
 
 _PING = wire.Encoder().encode(Ping(0))
+_PONG = wire.Encoder().encode(Pong(0))

@@ -18,6 +18,7 @@ from blocks.core.sweeper import sweeper
 from . import wire
 from .address import Address
 from .errors import BrokerError
+from .frames import Ping
 from .security import Guard, Identity, check_exposure, read_guard
 from .session import Session
 
@@ -47,6 +48,7 @@ class Connection(asyncio.Protocol):
         "_resume_handle",
         "_server",
         "_session",
+        "_suspected",
         "_transport",
         "deadline",
         "full",
@@ -61,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._flush_handle: asyncio.Handle | None = None
         self._resume_handle: asyncio.TimerHandle | None = None
         self._held = 0
+        self._suspected = False  # silent for so long that it was pinged
         self.full = False
         self.deadline = math.inf
 
@@ -81,6 +84,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client: every whole frame among them is acted on now."""
+        self._suspected = False
         if not self.full:
             self.deadline = self._loop.time() + self._server.patience
         session = self._session
@@ -125,7 +129,16 @@ class Connection(asyncio.Protocol):
         self._session.resume()
 
     def expire(self, now: float) -> None:
-        """The client was silent, or did not read, for too long: its messages go to others."""
+        """The client was silent, or did not read, for too long: it is pinged, and then its messages go to others."""
+        if not self._suspected and not self.full and self._session.identity is not None and not self._session.closed:
+            self._suspected = True
+            self.deadline = now + self._server.patience / 2
+            self.write(self._server.ping)
+            return
+        self.cut()
+
+    def cut(self) -> None:
+        """End the connection now."""
         self.deadline = math.inf
         if self._transport is not None:
             self._session.lost()
@@ -188,7 +201,7 @@ class Server:
     """Listens for the broker's protocol on one address, for a ``Broker`` that is open.
 
     ``listen`` is ``HOST:PORT`` (port 0: any). Off loopback it needs ``guard`` or ``token_file``. ``heartbeat`` seconds are told
-    to clients; one that is silent for three of them is gone.
+    to clients; one that is silent for three of them, and does not answer a ping, is gone.
     """
 
     def __init__(
@@ -214,11 +227,12 @@ class Server:
             raise ConfigError(f"a heartbeat of {heartbeat} is not between 50ms and 1h")
         self._max_connections = max_connections
         self._encoder = wire.Encoder()
+        self.ping = self._encoder.encode(Ping(0))
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._logins: ThreadPoolExecutor | None = None
         self.loop: asyncio.AbstractEventLoop
-        self.patience = self._heartbeat * 3
+        self.patience = self._heartbeat * 2
         self._draining = False
 
     @property
@@ -254,7 +268,7 @@ class Server:
             connection.session.close("stopped", "the broker has stopped")
         await self._until(lambda: not self._connections, 1.0)
         for connection in list(self._connections):
-            connection.expire(math.inf)
+            connection.cut()
         await self._until(lambda: not self._connections, 1.0)
         await self._server.wait_closed()
         self._server = None
