@@ -13,7 +13,9 @@ from blocks.http.message import Pair, Section
 # Fields that frameworks build URLs, schemes or methods from, and that no key contains. They are not forwarded unless the key has them.
 UNKEYED = frozenset((
     b"forwarded", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix", b"x-forwarded-scheme",
-    b"x-forwarded-server",    b"x-forwarded-path", b"x-forwarded-ssl", b"x-host", b"x-original-host", b"x-original-url", b"x-rewrite-url", b"x-http-host-override",
+    b"x-forwarded-server",
+       b"x-forwarded-path", b"x-forwarded-ssl", b"x-host", b"x-original-host", b"x-original-url",
+    b"x-rewrite-url", b"x-http-host-override",
     b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-override-url",
 ))  # fmt: skip
 

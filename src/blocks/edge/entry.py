@@ -20,6 +20,7 @@ PARTIAL = 8  # the body is a ``Parts`` with holes (§3.3)
 MARKER = 16  # no response: the resource varies, and its variants are under keys of their own (§4.1)
 PASS = 32  # no response: answers of this resource were not storable, do not make requests wait for each other (hit-for-miss)
 PUSHED = 64  # belongs to a release: fresh until the release goes
+TRANSFORM = 256  # coded twins may be made of it (gzip, br, zstd)
 HEURISTIC = 128  # the lifetime was guessed from Last-Modified (§4.2.2)
 
 
@@ -63,6 +64,7 @@ class Kept(Section):
         self.derived = {}
         self._index = None
         self._wire = wire
+        self._dated = True  # what is stored has a Date: the step that stores adds it
         self._cut: list[Pair] | None = None
 
     @property
@@ -95,13 +97,15 @@ class Entry:
     ``born`` is the monotonic time at which the response's age was 0; ``lifetime``, ``revalidate`` (stale-while-revalidate),
     ``on_error`` (stale-if-error, -1 when the origin did not say) are seconds. ``wire`` holds the field lines that are stored.
     ``names`` are the selecting fields (Vary); for a MARKER ``variants`` are the keys of what is stored for them.
-    ``tags`` are for purging. ``size`` is what the entry weighs in a store, bytes. ``frequency``, ``queue`` and ``weight`` belong to
-    the memory store, ``rendered`` and ``second`` to the step that delivers.
+    Below the age ``early`` a hit is nothing but a hit; from there on it may be time to refresh. ``tags`` are for purging. ``size`` is
+    what the entry weighs in a store, bytes. ``frequency``, ``queue`` and ``weight`` belong to the memory store, ``rendered`` and
+    ``second`` to the step that delivers.
     """
 
     __slots__ = (
         "body",
         "born",
+        "early",
         "flags",
         "frequency",
         "key",
@@ -140,6 +144,7 @@ class Entry:
         self.body: Body = body
         self.born = born
         self.lifetime = lifetime
+        self.early = lifetime
         self.revalidate = revalidate
         self.on_error = on_error
         self.flags = flags
@@ -167,6 +172,10 @@ class Entry:
         age = now - self.born
         return age if age > 0.0 else 0.0
 
+    def expire(self, now: float) -> None:
+        """Make it stale from now on (a soft purge)."""
+        self.lifetime = self.early = min(self.lifetime, self.age(now))
+
     @property
     def expires(self) -> float:
         """The monotonic time at which it turns stale."""
@@ -180,8 +189,13 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """What it weighs in a store: body, fields, key, and 500 bytes for the objects around them."""
-        return (self.length or 0) + len(self.wire) + len(self.key) + 500
+        """What it weighs in memory: body, fields, key, and 500 bytes for the objects around them.
+
+        A content weighs its ``held`` bytes where it says so (0 for one that lies in a file), else its length.
+        """
+        body = self.body
+        held = len(body) if isinstance(body, bytes) else getattr(body, "held", None)
+        return (body.length or 0 if held is None else held) + len(self.wire) + len(self.key) + 500  # type: ignore[union-attr]  # bytes have held
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Everything but the body as plain values (msgpack's), with the age at monotonic ``now`` in place of ``born``."""

@@ -120,6 +120,11 @@ class Fill:
     # -- the readers
 
     @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return self.size - self._base
+
+    @property
     def joinable(self) -> bool:
         """Whether a reader may still begin at the first byte."""
         return self._base == 0 and self.error is None
@@ -196,7 +201,7 @@ class Fill:
             behind = bool(self._readers) and self.size - self._fastest > AHEAD
         else:
             self._slowest = slowest = min(self._readers, key=lambda reader: reader.at, default=None)
-            at = self.size if slowest is None else slowest.at
+            at = self._base if slowest is None else slowest.at
             self._let_go(at)
             behind = self.size - at > WINDOW
         behind = behind or self._congested

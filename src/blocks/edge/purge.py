@@ -71,6 +71,10 @@ class PurgeIndex:
             return [key for scheme in ("http", "https") for key in self._below(f"{scheme}://{purge.value}/")]
         return list(self._below(purge.value))
 
+    def bases(self) -> list[str]:
+        """``scheme://host`` of every host that has keys."""
+        return [host[:-1] for host in self._hosts]
+
     def _below(self, prefix: str) -> Iterator[str]:
         start = prefix.find("/", prefix.find("://") + 3) + 1
         root = self._hosts.get(prefix[:start]) if start else None
@@ -94,10 +98,10 @@ def _insert(node: _Node, key: str, at: int) -> None:
             node.below[segment] = key
             return
         if isinstance(child, str):
-            if child == key:
-                return
-            node.below[segment] = node = _Node()
-            node.keys = {child, key}
+            if child != key:
+                pair = _Node()
+                pair.keys = {child, key}
+                node.below[segment] = pair
             return
         node = child
     node.keys.add(key)
@@ -117,8 +121,9 @@ def _burst(node: _Node, at: int) -> None:
         if child is None:
             node.below[segment] = key
         elif isinstance(child, str):
-            new = node.below[segment] = _Node()
+            new = _Node()
             new.keys = {child, key}
+            node.below[segment] = new
         else:
             child.keys.add(key)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from blocks.http.body import Stream
 from blocks.http.message import Section
 
 from .dates import parse_date
@@ -146,6 +147,25 @@ class Parts:
     def held(self) -> int:
         """Bytes that are here."""
         return sum(len(data) for _, data in self.pieces)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no byte is missing."""
+        return self.whole is not None
+
+    def stream(self, start: int = 0, stop: int | None = None) -> Stream:
+        """Those bytes as a stream. Raises ``ValueError`` when not all of them are here."""
+        end = self.length if stop is None else stop
+        data = None if end is None else self.cut(Range(start, end))
+        if data is None:
+            raise ValueError(f"bytes {start} to {stop} are not all here")
+        stream = Stream(None, len(data))
+        stream.feed(data)
+        stream.finish()
+        return stream
+
+    def release(self) -> None:
+        """The entry is gone; nothing but memory is held."""
 
     @property
     def whole(self) -> bytes | None:

@@ -63,23 +63,8 @@ def is_not_modified(
     return when is not None and when <= since
 
 
-def fails_precondition(request: Section, etag: bytes | None, modified: bytes | None, now: float) -> bool:
-    """Whether If-Match or If-Unmodified-Since is false for that response, so that the answer is 412 (RFC 9110 §13.1.1, §13.1.4)."""
-    index = request.index
-    lines = index.get(b"if-match")
-    if lines is not None:
-        if lines == [b"*"]:
-            return False
-        return etag is None or not any(strongly_same(etag, tag) for line in lines for tag in entity_tags(line))
-    lines = index.get(b"if-unmodified-since")
-    if lines is None or len(lines) != 1 or modified is None:
-        return False
-    since, when = parse_date(lines[0], now), parse_date(modified, now)
-    return since is not None and when is not None and when > since
-
-
 def is_precondition(section: Section) -> bool:
-    """Whether the request has If-Match or If-Unmodified-Since."""
+    """Whether the request has If-Match or If-Unmodified-Since: those are for the origin alone to evaluate (RFC 9111 §4.3.2)."""
     return b"if-match" in section.index or b"if-unmodified-since" in section.index
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import sha256
 
 from blocks.http.message import Section
 
+_LONGEST = 256  # characters of selecting values that are kept as they are; cookies and the like are digested
 _CODINGS = b"accept-encoding"
 _LANGUAGES = b"accept-language"
 
@@ -71,9 +73,12 @@ def selecting_values(names: tuple[bytes, ...], request: Section) -> str:
     return "\0".join(values)
 
 
-def variant_key(key: str, names: tuple[bytes, ...], request: Section) -> str:
-    """The key under which the variant for this request is stored."""
-    return f"{key}\0{selecting_values(names, request)}"
+def variant_part(names: tuple[bytes, ...], request: Section) -> str:
+    """What the variant for this request adds to the key: a NUL and the selecting values, or a digest of long ones."""
+    values = selecting_values(names, request)
+    if len(values) > _LONGEST:
+        values = "#" + sha256(values.encode("latin-1", "replace")).hexdigest()
+    return "\0" + values
 
 
 def preferred_language(request: Section) -> bytes:

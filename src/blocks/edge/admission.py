@@ -1,0 +1,74 @@
+"""Who may cause a request to the origin: bounds on all, on one client, and against going in circles (RFC 8586)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from random import Random
+
+from blocks.core.errors import ClientFault, Unavailable
+from blocks.core.quantities import Rate
+from blocks.http.message import Pair, Section
+
+MOST_CLIENTS = 10_000  # clients whose rate is remembered; the one unseen for longest goes
+MOST_HOPS = 16  # edges that a request may pass before it counts as going in circles
+_LOOP = b"cdn-loop"
+
+
+class LoopDetected(ClientFault):
+    """The request has been here before (508, RFC 5842 §7.2)."""
+
+    status = 508
+    reason = "loop"
+
+
+class TooManyFills(ClientFault):
+    """One client causes more requests to the origin than it may (429, RFC 6585 §4)."""
+
+    status = 429
+    reason = "fill-rate"
+
+
+class Admission:
+    """Counts requests to the origin; ``limit`` at a time, ``per_client`` for each client (a bucket that holds one period's worth)."""
+
+    def __init__(self, name: str, limit: int, per_client: Rate | None, random: Random) -> None:
+        self.limit = limit
+        self.under_way = 0
+        self._rate = per_client
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client: (tokens, at)
+        self._id = f"{name}-{random.getrandbits(32):08x}".encode("latin-1")
+
+    def enter(self, client: str, now: float, behind: bool) -> None:
+        """One more. Raises ``Unavailable`` over the limit, ``TooManyFills`` over the client's rate. ``behind``: no client waits."""
+        if self.under_way >= self.limit:
+            raise Unavailable("too many requests to the origin at a time", reason="too-many-fills")
+        if self._rate is not None and not behind:
+            self._take(client, now, self._rate)
+        self.under_way += 1
+
+    def leave(self) -> None:
+        """One less."""
+        self.under_way -= 1
+
+    def _take(self, client: str, now: float, allowed: Rate) -> None:
+        tokens, at = self._buckets.pop(client, (allowed.amount, now))
+        tokens = min(allowed.amount, tokens + (now - at) * allowed.per_second)
+        enough = tokens >= 1
+        self._buckets[client] = (tokens - 1 if enough else tokens, now)
+        if len(self._buckets) > MOST_CLIENTS:
+            self._buckets.popitem(last=False)
+        if not enough:
+            raise TooManyFills("this client asks for too much that is not stored")
+
+    def is_loop(self, section: Section) -> bool:
+        """Whether the request has passed this edge, or too many."""
+        lines = section.index.get(_LOOP)
+        if lines is None:
+            return False
+        hops = [hop.strip().partition(b";")[0] for hop in b",".join(lines).split(b",")]
+        return self._id in hops or len(hops) >= MOST_HOPS
+
+    def marked(self, pairs: list[Pair]) -> list[Pair]:
+        """The fields with this edge among those that the request passed (CDN-Loop)."""
+        hops = [value for name, value in pairs if name == _LOOP]
+        return [*(pair for pair in pairs if pair[0] != _LOOP), (_LOOP, b", ".join([*hops, self._id]))]

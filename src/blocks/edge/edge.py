@@ -1,0 +1,588 @@
+"""An edge is a handler that remembers: it answers from what it has stored, and asks its origin for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from blocks.core.clock import SYSTEM, Clock
+from blocks.core.errors import ConfigError, Failure, Unavailable
+from blocks.core.quantities import Rate, rate, seconds, size
+from blocks.core.status import Status
+from blocks.http.handler import Handler
+from blocks.http.message import Headers, Pair, Request, Response, Section
+
+from . import cache_status, steps
+from .admission import Admission, LoopDetected
+from .collapse import Flight
+from .defence import is_plain_path, without_unkeyed
+from .deliver import lines_for
+from .directives import NONE, parse_directives
+from .entry import MARKER, NO_CACHE, PARTIAL, PASS, TRANSFORM, Entry
+from .freshness import Asked, Policy
+from .key import KeyRules, authority, base_of, extras, forwarded_target
+from .origins import Origins
+from .purge import PurgeIndex
+from .rules import Route, Rule, route_of
+from .search import SearchVariance
+from .stats import Counts
+from .store import Purge, Store
+from .store.memory import MemoryStore
+from .transforming import Coder, Transform
+from .validators import is_precondition
+from .vary import preferred_language, variant_part
+from .visit import Facts, Visit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEEDED = frozenset(("no-cache", "no-store", "max-age", "max-stale", "min-fresh", "only-if-cached", "stale-if-error"))
+_ASKS_MORE = (b"range", b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range")
+_SPECIAL = NO_CACHE | PARTIAL | MARKER | PASS | TRANSFORM  # entries that do not take the short way
+_RENDERED = 4096  # entries whose fields are kept as they were sent last; a hot entry's head is then made once a second
+_SEARCHES = 1024  # paths whose No-Vary-Search is remembered, and queries by their canonical form
+_HOT = 3  # hits (in the counting of the memory store) from which an entry is worth refreshing before it expires
+
+
+class Edge:
+    """Answers from memory, then from ``store``, then from ``origin``, a handler or several in order of liking (fail-over).
+
+    ``memory`` is a size (nginx: keys_zone and page cache together). ``store`` is a second tier: a ``Store``, or the path of a
+    folder (of ``store_size``). ``profile`` is ``safe`` or ``rfc``; safe does not store Set-Cookie, does not forward the fields that
+    caches are poisoned with, and checks extension against content type. ``default_ttl`` is for responses without freshness (0: not
+    stored). ``ttl_jitter`` shortens lifetimes by up to that share. ``grace`` is how long a stale response bridges a dead origin.
+    ``rules`` are routes with their own; ``key`` says what is in the key. ``allow_purge`` names who may PURGE. ``max_fills``
+    bounds requests to the origin at a time, ``fill_rate`` those that one client causes (``"100/s"``), ``max_variants`` the variants of
+    a URL. ``refresh_ahead`` is the last share of a lifetime in which a hot entry is refreshed before it expires.
+
+    Use it as an async context manager, or inside ``serve``/``running``. Raises ``ConfigError`` for settings that make no sense.
+    """
+
+    direct = True
+
+    def __init__(
+        self,
+        origin: Handler | Sequence[Handler],
+        memory: int | str = "256MiB",
+        store: Store | str | Path | None = None,
+        profile: str = "safe",
+        *,
+        store_size: int | str = "4GiB",
+        default_ttl: float | str = 0.0,
+        ttl_jitter: float | str = "10%",
+        grace: float | str = "1h",
+        negative: dict[int, float | str] | None = None,
+        rules: Iterable[Rule] = (),
+        key: KeyRules | None = None,
+        name: str = "blocks",
+        allow_purge: Iterable[str] = ("127.0.0.1", "::1"),
+        max_fills: int = 1024,
+        max_variants: int = 64,
+        fill_rate: Rate | str | None = None,
+        refresh_ahead: float = 0.1,
+        transforms: Iterable[Transform] = (),
+        releases: Any = None,
+        clock: Clock = SYSTEM,
+        random: Random | None = None,
+    ) -> None:
+        if profile not in ("safe", "rfc"):
+            raise ConfigError(f"profile={profile!r} is not one; choose 'safe' or 'rfc'")
+        self.name = name
+        self.profile = profile
+        self.rfc = profile == "rfc"
+        self.clock = clock
+        self.random = random or Random()
+        self.counts = Counts()
+        self.events: deque[tuple[float, str, str]] = deque(maxlen=256)
+        self.memory = MemoryStore(size(memory), self._dropped)
+        self.store = _store(store, size(store_size), clock)
+        self.flights: dict[str, Flight] = {}
+        self.max_variants = max_variants
+        self.transforms = tuple(transforms)
+        self.releases = releases
+        origins = list(origin) if isinstance(origin, Sequence) else [origin]
+        if not origins:
+            raise ConfigError("an edge needs an origin; give a handler such as Upstream('http://127.0.0.1:9000')")
+        self.parts = tuple(origins)
+        self._origins = Origins(origins, clock.monotonic, self._origin_changed)
+        self._key = key or KeyRules()
+        self._keyed = frozenset(header.lower().encode("latin-1") for header in self._key.headers)
+        policy = Policy(seconds(default_ttl), None, _negative(negative), _share(ttl_jitter, "ttl_jitter"), rfc=self.rfc)
+        self._route = Route(policy, seconds(grace))
+        self._rules = [(rule, route_of(rule, policy, self._route.grace)) for rule in rules]
+        self._admission = Admission(name, max_fills, rate(fill_rate) if fill_rate is not None else None, self.random)
+        self._ahead = refresh_ahead
+        self._purgers = _networks(allow_purge)
+        self._index = PurgeIndex()
+        self._fills: dict[int, list[Callable[[], None]]] = {}
+        self._searches: dict[str, SearchVariance] = {}
+        self._aliases: dict[str, str] = {}
+        self._refreshing: set[asyncio.Task[None]] = set()
+        self._coder = Coder(self) if self.transforms else None
+        self._entries = self.memory.entries
+        self._monotonic = clock.monotonic
+        self._plain_key = not self._key.touches_query and self.releases is None
+        self._rendered: deque[Entry] = deque()
+
+    # -- life
+
+    async def __aenter__(self) -> Edge:
+        if self.store is not None:
+            await self.store.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tasks = list(self._refreshing)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._coder is not None:
+            await self._coder.close()
+        for flight in list(self.flights.values()):
+            body = flight.entry.body if flight.entry is not None else None
+            cancel = getattr(body, "cancel", None)
+            if cancel is not None:
+                cancel(ConnectionAbortedError("the edge is closing"))
+        if self.store is not None:
+            await self.store.__aexit__(kind, error, trace)
+
+    @property
+    def status(self) -> Status:
+        """BUSY when no origin takes work: what is stored is still served."""
+        return max(Status.BUSY, self._origins.status)
+
+    # -- requests
+
+    async def __call__(self, request: Request) -> Response:
+        """The short way for a plain GET that a fresh entry in memory answers; the steps for all else."""
+        section = request.headers.section
+        facts: Facts | None = section.derived.get(self)
+        if facts is None:
+            facts = self._facts(request)
+        if facts.plain and request.method == "GET" and self._plain_key and not request.body:
+            key = f"{facts.base}{request.target}{facts.extra}"
+            entry = self._entries.get(key)
+            if entry is not None and entry.flags & MARKER:
+                entry = self._variant(entry, facts)
+            if entry is not None and not entry.flags & _SPECIAL:
+                age = self._monotonic() - entry.born
+                body = entry.body
+                if age < entry.early and type(body) is bytes and not request.upgrade:
+                    counts = self.counts
+                    counts.hits += 1
+                    counts.bytes_served += len(body)
+                    if entry.frequency < 3:
+                        entry.frequency += 1
+                    second = int(age)
+                    fields = entry.rendered if entry.second == second else self._render(entry, second)
+                    return Response(entry.status, Headers.of(fields), body)
+        visit = self._visit(request, facts)
+        if self.releases is not None:
+            found = self.releases.find(request, visit.key)
+            if isinstance(found, Response):
+                return found
+            if found is not None:
+                visit.entry = found
+                return await steps.run(self, visit, "hit")
+        return await steps.run(self, visit)
+
+    def _variant(self, marker: Entry, facts: Facts) -> Entry | None:
+        part = facts.parts.get(marker.names)
+        if part is None:
+            if len(facts.parts) > 64:
+                facts.parts.clear()
+            part = facts.parts[marker.names] = variant_part(marker.names, facts.section)
+        return self._entries.get(marker.key + part)
+
+    def _render(self, entry: Entry, second: int) -> Section:
+        """The fields of a hit at that age; kept for entries that are asked for again."""
+        section = lines_for(entry, max(0, second), cache_status.hit(self.name, entry.lifetime - second))
+        if entry.frequency > 1:
+            if entry.rendered is None:
+                if len(self._rendered) >= _RENDERED:
+                    old = self._rendered.popleft()
+                    old.rendered, old.second = None, -1
+                self._rendered.append(entry)
+            entry.rendered, entry.second = section, second
+        return section
+
+    def _facts(self, request: Request) -> Facts:
+        section = request.headers.section
+        scheme, host = request.peer.scheme, request.host
+        lines = section.index.get(b"cache-control")
+        directives = NONE
+        if lines is not None:
+            found = parse_directives(b", ".join(lines))
+            if not _HEEDED.isdisjoint(found):
+                directives = found
+        plain = not directives and not any(section.has(name) for name in _ASKS_MORE)
+        extra = extras(self._key, section)
+        facts = Facts(section, base_of(self._key, scheme, host), authority(scheme, host), extra, plain, directives)
+        section.derived[self] = facts
+        return facts
+
+    def _visit(self, request: Request, facts: Facts) -> Visit:
+        target = request.target
+        if self._key.touches_query:
+            target = forwarded_target(self._key, target)
+        path = target.partition("?")[0]
+        route = self._route
+        for rule, its in self._rules:
+            if rule.matches(path):
+                route = its
+                break
+        asked = Asked(
+            request.method,
+            facts.authorized,
+            facts.cookies,
+            "no-store" in facts.directives,
+            self.rfc or is_plain_path(path),
+        )
+        return Visit(request, facts, target, f"{facts.base}{target}{facts.extra}", route, asked, self._monotonic())
+
+    def goes_past(self, visit: Visit) -> bool:
+        """Whether nothing stored may answer: the request is for the origin to evaluate, or its route is not stored."""
+        return is_precondition(visit.section) or not visit.route.store or not visit.target.startswith("/")
+
+    # -- what is stored
+
+    async def find(self, visit: Visit) -> Entry | None:
+        """The entry for a request, through markers and over both tiers."""
+        entry = await self._find_key(visit.key)
+        if entry is None and self._searches:
+            alias = self._alias(visit)
+            if alias is not None:
+                entry = await self._find_key(alias)
+                if entry is not None:
+                    visit.key = alias
+        if entry is not None and entry.flags & MARKER:
+            visit.marker = entry
+            variant = await self._find_key(visit.key + variant_part(entry.names, visit.section))
+            return variant or await self._by_language(entry, visit)
+        if entry is None and visit.section.has(b"range"):
+            entry = await self._find_key(steps.opaque(visit))
+        return entry
+
+    async def _find_key(self, key: str) -> Entry | None:
+        entry = self.memory.get(key)
+        if entry is None and self.store is not None and self.store.holds(key):
+            entry = await self.store.load(key)
+            if entry is not None:
+                self.put(entry)
+        return entry
+
+    async def _by_language(self, marker: Entry, visit: Visit) -> Entry | None:
+        """The variant in the one language that the client likes best (RFC 9110 §12.5.4), when Accept-Language alone selects."""
+        if marker.names != (b"accept-language",):
+            return None
+        language = preferred_language(visit.section)
+        if not language:
+            return None
+        for key in list(marker.variants or ()):
+            entry = await self._find_key(key)
+            if entry is not None and (entry.find(b"content-language") or b"").strip().lower() == language:
+                return entry
+        return None
+
+    def put(self, entry: Entry) -> None:
+        """Keep an entry in memory and findable for purges; one that is too large stays in the second tier alone."""
+        entry.early = entry.lifetime
+        if entry.lifetime >= 10.0 and self._ahead:
+            entry.early -= entry.lifetime * self._ahead * (0.5 + 0.5 * self.random.random())
+        if self.memory.put(entry) and not entry.flags & PASS:
+            self._index.add(entry.key, entry.tags)
+
+    def _dropped(self, entry: Entry) -> None:
+        if not entry.flags & PASS:
+            self._index.discard(entry.key, entry.tags)
+        if self._coder is not None and entry.flags & TRANSFORM:
+            self._coder.drop(entry)
+
+    def forget(self, key: str) -> None:
+        """Take one key out of both tiers."""
+        self.memory.remove(key)
+        if self.store is not None:
+            self.store.remove(key)
+
+    def remember_search(self, key: str, variance: SearchVariance) -> None:
+        """Queries that differ in what does not matter find the entry of ``key`` (No-Vary-Search)."""
+        path, _, query = key.partition("?")
+        if len(self._searches) >= _SEARCHES and path not in self._searches:
+            self._searches.clear()
+        if len(self._aliases) >= _SEARCHES:
+            self._aliases.clear()
+        self._searches[path] = variance
+        self._aliases[f"{path}?{variance.canonical(query)}"] = key
+
+    def _alias(self, visit: Visit) -> str | None:
+        path, _, query = visit.key.partition("?")
+        variance = self._searches.get(path)
+        return None if variance is None else self._aliases.get(f"{path}?{variance.canonical(query)}")
+
+    def entry(self, url: str) -> Entry | None:
+        """What memory holds for a URL (for a resource that varies: its marker)."""
+        return next((entry for key in self._keys(url) if (entry := self._entries.get(key)) is not None), None)
+
+    # -- fills under way
+
+    def filling(self, entry: Entry, begins: bool) -> None:
+        """A body began to come, or is through."""
+        if begins:
+            self._fills[id(entry)] = []
+        else:
+            for call in self._fills.pop(id(entry), ()):
+                call()
+
+    def is_filling(self, entry: Entry) -> bool:
+        """Whether the entry's body is still coming."""
+        return id(entry) in self._fills
+
+    def when_filled(self, entry: Entry, call: Callable[[], None]) -> None:
+        """Call ``call`` when the entry's body is through."""
+        self._fills[id(entry)].append(call)
+
+    # -- asking the origin
+
+    def forwarded(self, facts: Facts) -> list[Pair]:
+        """The fields that go to the origin for a request whose answer may be stored."""
+        pairs = facts.forward
+        if pairs is None:
+            pairs = facts.section.pairs
+            if not self.rfc:
+                pairs = without_unkeyed(pairs, self._keyed)
+            pairs = facts.forward = self._admission.marked(pairs)
+        return pairs
+
+    def passed_on(self, visit: Visit) -> list[Pair]:
+        """The fields that go to the origin for a request that is passed."""
+        if visit.request.method in ("GET", "HEAD") and not self.rfc:
+            return self.forwarded(visit.facts)
+        return self._admission.marked(visit.section.pairs)
+
+    async def ask(self, visit: Visit, pairs: list[Pair], request: Request | None = None) -> Response:
+        """The origin's answer, within the bounds on fills. Raises ``Failure``; 508 for a request that has been here before."""
+        if self._admission.is_loop(visit.section):
+            raise LoopDetected("the request has been through this edge before (RFC 8586)")
+        try:
+            self._admission.enter(visit.request.peer.client[0], self._monotonic(), visit.behind)
+        except Unavailable:
+            self.counts.fills_refused += 1
+            raise
+        came = visit.request
+        asked = Request(
+            came.method, visit.target, Headers.of(Section(pairs)), b"" if request is None else came.body,
+            peer=came.peer, upgrade=came.upgrade if request is not None else "", expects=came.expects, deadline=came.deadline,
+            inform=None if visit.behind else came.inform,
+        )  # fmt: skip
+        self.counts.fills += 1
+        try:
+            return await self._origins.ask(asked)
+        finally:
+            self._admission.leave()
+
+    def _origin_changed(self, place: int, well: bool) -> None:
+        self._note("origin-up" if well else "origin-down", repr(self.parts[place]))
+
+    # -- refreshing behind
+
+    def consider_refresh(self, visit: Visit, entry: Entry, age: float) -> None:
+        """A hit close to the end of a lifetime: refresh what is hot now, so that nobody waits for it later."""
+        if entry.frequency >= _HOT and age < entry.lifetime and not entry.flags & (PARTIAL | PASS):
+            entry.early = entry.lifetime
+            self.refresh(visit)
+
+    def refresh(self, visit: Visit) -> None:
+        """Validate the visit's entry in the background, once for all who ask."""
+        entry = visit.entry
+        if entry is None or entry.key in self.flights or len(self._refreshing) >= self._admission.limit:
+            return
+        behind = Visit(
+            visit.request,
+            visit.facts,
+            visit.target,
+            visit.key,
+            visit.route,
+            visit.asked._replace(method="GET"),
+            visit.now,
+        )
+        if visit.request.method != "GET":
+            behind.request = visit.request.copy()
+            behind.request.method = "GET"
+        behind.entry, behind.marker, behind.reason, behind.behind = entry, visit.marker, cache_status.STALE, True
+        task = asyncio.get_running_loop().create_task(self._refresh(behind))
+        self._refreshing.add(task)
+        task.add_done_callback(self._refreshing.discard)
+
+    async def _refresh(self, visit: Visit) -> None:
+        self.counts.refreshed += 1
+        try:
+            response = await steps.refresh(self, visit)
+        except Failure:
+            return  # the stale one is still there, and the next request tries again
+        response.discard()
+
+    async def prefetch(self, *urls: str) -> int:
+        """Fetch URLs (``http://host/path``) ahead of demand, one after another; how many are stored now. Failures count as not."""
+        stored = 0
+        for url in urls:
+            scheme, _, rest = url.partition("://")
+            host, _, path = rest.partition("/")
+            request = Request("GET", "/" + path, {"host": host})
+            request.peer = type(request.peer)(scheme=scheme)
+            try:
+                response = await self(request)
+                await response.read()
+            except Failure:
+                continue
+            stored += self.entry(url) is not None
+        return stored
+
+    async def coded(self, visit: Visit, entry: Entry) -> Entry:
+        """The entry in the coding that the client likes best, when there are transforms for it."""
+        if self._coder is None or not entry.flags & TRANSFORM:
+            return entry
+        return await self._coder.twin(visit, entry)
+
+    # -- purging
+
+    def purge(
+        self, *, url: str = "", prefix: str = "", host: str = "", tag: str = "", group: str = "", soft: bool = False
+    ) -> int:
+        """Take out, or with ``soft`` make stale, what is stored for one of those; how many entries that was.
+
+        A URL or prefix is ``http://host/path``, or ``/path`` for that path on every host; both schemes are meant. A group is
+        ``http://host name`` (RFC 9875). Exactly one is given, else ``ConfigError``.
+        """
+        given = [
+            (kind, value)
+            for kind, value in (("url", url), ("prefix", prefix), ("host", host), ("tag", tag), ("tag", group))
+            if value
+        ]
+        if len(given) != 1:
+            raise ConfigError("purge what? give exactly one of url=, prefix=, host=, tag=, group=")
+        kind, value = given[0]
+        values = self._keys(value) if kind in ("url", "prefix") else [value]
+        found = sum(self._purge(Purge(kind, each, soft)) for each in values)
+        self._note("purge", f"{kind} {value}{' soft' if soft else ''}: {found}")
+        return found
+
+    def _purge(self, purge: Purge) -> int:
+        found = 0
+        now = self._monotonic()
+        for key in self._index.find(purge):
+            entry = self._entries.get(key)
+            if entry is None:
+                continue
+            found += not entry.flags & MARKER
+            if not purge.soft:
+                self.memory.remove(key)
+            elif not entry.flags & MARKER:
+                entry.expire(now)
+        if self.store is not None:
+            found = max(found, self.store.purge(purge))
+        self.counts.purged += found
+        return found
+
+    def _keys(self, url: str) -> list[str]:
+        """The keys that a URL or prefix in a purge stands for."""
+        if url.startswith("/"):
+            return [f"{base}{url}" for base in self._index.bases()]
+        scheme, mark, rest = url.partition("://")
+        if not mark or scheme not in ("http", "https"):
+            raise ConfigError(f"{url!r} is no URL to purge; write http://host/path or /path")
+        host, slash, path = rest.partition("/")
+        return [authority(each, host if self._key.host else "-") + slash + path for each in ("http", "https")]
+
+    def own_key(self, visit: Visit, url: str) -> str:
+        """The key of a URL on the visit's own origin."""
+        return visit.facts.base + url.removeprefix(visit.facts.url)
+
+    def invalidate(self, key: str) -> None:
+        """What an unsafe request changed is stored no more (RFC 9111 §4.4)."""
+        self.counts.invalidated += self._purge(Purge("url", key))
+
+    def invalidate_tag(self, tag: str) -> None:
+        """What belongs to an invalidated group is stored no more (RFC 9875 §3)."""
+        self.counts.invalidated += self._purge(Purge("tag", tag))
+
+    def purge_request(self, request: Request) -> Response:
+        """The answer to a PURGE: 403 for those who may not.
+
+        ``Soft-Purge: 1`` makes stale only, ``Surrogate-Key: tag …`` means tags, and a final ``*`` of the URL a prefix.
+        """
+        client = request.peer.client[0]
+        if not any(_within(client, network) for network in self._purgers):
+            return Response.json({"error": "not allowed to purge"}, 403)
+        soft = (request.headers.find(b"soft-purge") or request.headers.find(b"fastly-soft-purge")) == b"1"
+        tags = (request.headers.get("surrogate-key") or "").split()
+        url = authority(request.peer.scheme, request.host) + request.target
+        if tags:
+            found = sum(self.purge(tag=tag, soft=soft) for tag in tags)
+        elif url.endswith("*"):
+            found = self.purge(prefix=url[:-1], soft=soft)
+        else:
+            found = self.purge(url=url, soft=soft)
+        return Response.json({"purged": found})
+
+    # -- seeing
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and ratios: hits, stale, misses, passes, collapsed, fills, offload, bytes and entries in memory, top misses …"""
+        found = self.counts.summary()
+        memory = self.memory
+        found.update(
+            entries=len(memory), memory_bytes=memory.bytes, memory_capacity=memory.capacity, evictions=memory.evictions,
+            filling=len(self._fills), profile=self.profile,
+        )  # fmt: skip
+        return found
+
+    def _note(self, kind: str, detail: str) -> None:
+        self.events.append((self.clock.wall(), kind, detail))
+
+
+def _store(store: Store | str | Path | None, capacity: int, clock: Clock) -> Store | None:
+    if store is None or hasattr(store, "holds"):
+        return store  # type: ignore[return-value]  # it has the methods
+    from .store.disk import DiskStore  # a memory-only edge does not pay for it
+
+    return DiskStore(store, size=capacity, clock=clock)  # type: ignore[arg-type,no-any-return,unused-ignore]  # a path
+
+
+def _share(value: float | str, name: str) -> float:
+    """0.1 from ``0.1`` or ``"10%"``. Raises ``ConfigError`` outside 0 … 0.9."""
+    try:
+        share = float(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 0.9:
+        raise ConfigError(f"{name}={value!r} is not a share; write it like 10% (0% to 90%)")
+    return share
+
+
+def _negative(negative: dict[int, float | str] | None) -> dict[int, float]:
+    return {status: seconds(value) for status, value in (negative or {}).items()}
+
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _networks(names: Iterable[str]) -> list[_Network]:
+    try:
+        return [ipaddress.ip_network(name, strict=False) for name in names]
+    except ValueError as error:
+        raise ConfigError(f"allow_purge: {error}; write addresses or networks like 10.0.0.0/8") from None
+
+
+def _within(client: str, network: _Network) -> bool:
+    try:
+        return ipaddress.ip_address(client) in network
+    except ValueError:
+        return False

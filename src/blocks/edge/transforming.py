@@ -1,0 +1,103 @@
+"""Coded twins of an entry: made once, kept beside it, chosen by what the client accepts (RFC 9110 §12.5.3)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from blocks.http.message import Pair, Section
+
+from .entry import Entry, wire_of
+
+if TYPE_CHECKING:
+    from .edge import Edge
+    from .visit import Visit
+
+_AT_ONCE = (
+    32 * 1024
+)  # bytes; below it coding takes less than a millisecond, above it goes to a thread and the original is served meanwhile
+_CODINGS = ("br", "zstd", "gzip")
+
+
+class Transform(Protocol):
+    """Makes another form of a body. ``blocks.edge.transform`` has those for compression and minification."""
+
+    def variants(self, section: Section, status: int) -> bool:
+        """Whether a response with those fields may be transformed at all."""
+        ...
+
+    def choose(self, accept_encoding: bytes | None, section: Section) -> str:
+        """The coding for a client: "" for none, else gzip, br or zstd."""
+        ...
+
+    def apply(self, coding: str, pairs: list[Pair], body: bytes) -> tuple[list[Pair], bytes] | None:
+        """The fields (Content-Encoding, ETag, Vary made right) and body in that coding, or None to leave the original. Pure."""
+        ...
+
+
+class Coder:
+    """Finds or makes the twin of an entry."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._under_way: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def twin(self, visit: Visit, entry: Entry) -> Entry:
+        """The entry in the best coding for the client; itself while that is being made, or when there is none."""
+        if not isinstance(entry.body, bytes):
+            return entry
+        section = entry.section
+        accepted = visit.section.index.get(b"accept-encoding")
+        for transform in self._edge.transforms:
+            if not transform.variants(section, entry.status):
+                continue
+            coding = transform.choose(b",".join(accepted) if accepted else None, section)
+            if not coding:
+                continue
+            key = _twin_key(entry, coding)
+            twin = self._edge.memory.get(key)
+            if twin is not None and twin.born == entry.born:
+                return twin if twin.status else entry
+            if len(entry.body) <= _AT_ONCE:
+                return self._keep(key, entry, transform.apply(coding, section.pairs, entry.body))
+            if key not in self._under_way:
+                self._under_way.add(key)
+                task = asyncio.get_running_loop().create_task(self._behind(transform, coding, key, entry, entry.body))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        return entry
+
+    async def _behind(self, transform: Transform, coding: str, key: str, entry: Entry, body: bytes) -> None:
+        try:
+            made = await asyncio.to_thread(transform.apply, coding, entry.section.pairs, body)
+            self._keep(key, entry, made)
+        finally:
+            self._under_way.discard(key)
+
+    def _keep(self, key: str, entry: Entry, made: tuple[list[Pair], bytes] | None) -> Entry:
+        """Keep the twin; an empty one (status 0) says that there is nothing to be made of it."""
+        pairs, body = made if made is not None else ([], b"")
+        twin = Entry(
+            key, entry.status if made is not None else 0, wire_of(pairs), body,
+            born=entry.born, lifetime=entry.lifetime, revalidate=entry.revalidate, on_error=entry.on_error, tags=entry.tags,
+        )  # fmt: skip
+        if self._edge.memory.entries.get(entry.key) is entry:
+            self._edge.put(twin)
+        return twin if made is not None else entry
+
+    def drop(self, entry: Entry) -> None:
+        """The entry left: its twins are of no use any more."""
+        for coding in _CODINGS:
+            self._edge.memory.remove(_twin_key(entry, coding))
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _twin_key(entry: Entry, coding: str) -> str:
+    return f"{entry.key}\0coding={coding}"
