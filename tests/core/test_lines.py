@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blocks.core.errors import ConfigError
-from blocks.core.lines import MANY, Lines
+from blocks.core.lines import MANY, Lines, _pieces
 
 
 def encode(entries: Sequence[str]) -> bytes:
@@ -129,7 +131,8 @@ async def test_a_sink_whose_reader_left_is_said_and_survived(tmp_path: Path) -> 
     assert writer is not None
     await until(lambda: writer.failure)
     lines.close()
-    assert "Broken pipe" in writer.failure
+    assert "Broken pipe" in lines.failure
+    assert lines.dropped == 1
 
 
 async def test_standard_output_stays_open(capfd: pytest.CaptureFixture[str]) -> None:
@@ -138,3 +141,12 @@ async def test_standard_output_stays_open(capfd: pytest.CaptureFixture[str]) -> 
     lines.close()
     os.fstat(1)
     assert capfd.readouterr().out == "out\n"
+
+
+@given(st.lists(st.integers(0, 6000), max_size=20), st.booleans())
+def test_a_pipe_gets_whole_lines_in_pieces_that_it_takes_whole(sizes: list[int], ended: bool) -> None:
+    data = b"\n".join(b"x" * size for size in sizes) + (b"\n" if ended else b"")
+    pieces = list(_pieces(data))
+    assert b"".join(pieces) == data
+    assert all(piece.endswith(b"\n") for piece in pieces[:-1])
+    assert all(len(piece) <= 4096 or piece.count(b"\n") <= 1 for piece in pieces)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .errors import ConfigError
@@ -17,6 +18,7 @@ from .errors import ConfigError
 FLUSH = 0.25  # seconds that a line may wait; nginx is commonly run with flush=1s..5s, an operator who tails wants less
 MANY = 512  # entries that are encoded without waiting for the interval: 0.7 ms of the loop
 PENDING = 8 * 1024 * 1024  # bytes that may wait for a stuck sink; some 40,000 lines
+_PIPE = 4096  # bytes that a pipe takes whole (PIPE_BUF on Linux): lines of several processes do not mix within them
 _STOP = 2.0  # seconds that close() waits for a stuck sink
 
 
@@ -45,7 +47,7 @@ class Lines:
     ) -> None:
         self.path = path
         self.flush_after = flush_after
-        self.dropped = 0
+        self._dropped = 0
         self.written = 0
         self.failure = ""
         self._encode = encode
@@ -53,6 +55,11 @@ class Lines:
         self._handle: asyncio.TimerHandle | None = None
         self._pending = pending
         self._writer: _Writer | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Entries lost while the sink was stuck, or failed."""
+        return self._dropped + (self._writer.lost if self._writer is not None else 0)
 
     def open(self) -> None:
         """Open the file and start the thread; done by the first flush if nobody did it before."""
@@ -80,14 +87,14 @@ class Lines:
             self.open()
         except ConfigError as error:
             self.failure = str(error)
-            self.dropped += len(entries)
+            self._dropped += len(entries)
             return
         writer = self._writer
         assert writer is not None
         if writer.give(self._encode(entries)):
             self.written += len(entries)
         else:
-            self.dropped += len(entries)
+            self._dropped += len(entries)
         self.failure = writer.failure
 
     def reopen(self) -> None:
@@ -102,6 +109,8 @@ class Lines:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.stop()
+            self._dropped += writer.lost
+            self.failure = writer.failure
 
 
 class _Writer:
@@ -116,7 +125,9 @@ class _Writer:
         self._stopping = False
         self._reopening = False
         self.failure = ""
+        self.lost = 0
         self._fd = _open(path)
+        self._pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
         self._thread = threading.Thread(target=self._run, name=f"lines:{path}", daemon=True)
         self._thread.start()
 
@@ -150,8 +161,9 @@ class _Writer:
                 reopening, self._reopening = self._reopening, False
                 stopping = self._stopping
             data = b"".join(chunks)
+            for piece in _pieces(data) if self._pipe else (data,):
+                self.lost += self._write(piece)
             if data:
-                self._write(data)
                 with self._wake:
                     self._size -= len(data)
             if reopening:
@@ -161,7 +173,8 @@ class _Writer:
         if self._fd > 2:
             os.close(self._fd)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> int:
+        """Write all of it; the number of lines that could not be written."""
         view = memoryview(data)
         while view:
             try:
@@ -170,8 +183,9 @@ class _Writer:
                 threading.Event().wait(0.01)
             except OSError as error:  # a full disk, a pipe whose reader left: say so, go on, perhaps it ends
                 self.failure = f"cannot write {self._path}: {error.strerror or error}"
-                return
+                return bytes(view).count(b"\n")
         self.failure = ""
+        return 0
 
     def _swap(self) -> None:
         """The new file, or, when it cannot be opened, still the old one: a bad state never replaces a good one."""
@@ -183,6 +197,17 @@ class _Writer:
         if self._fd > 2:
             os.close(self._fd)
         self._fd = fd
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """``data`` cut behind ends of lines, where it can be, into pieces that a pipe takes whole."""
+    at = 0
+    while at < len(data):
+        end = len(data) if len(data) - at <= _PIPE else data.rfind(b"\n", at, at + _PIPE) + 1
+        if end <= at:
+            end = data.find(b"\n", at) + 1 or len(data)
+        yield data[at:end]
+        at = end
 
 
 def _open(path: str) -> int:

@@ -63,6 +63,7 @@ class Certificates:
     def reload(self) -> None:
         """Read the files anew, for handshakes from now on. Raises ``ConfigError`` and changes nothing when one of them is bad."""
         self._table = self._load()
+        events().info("certificates-reloaded", certificates=[certificate for certificate, _ in self.files])
 
     @property
     def expires(self) -> float:

@@ -16,9 +16,9 @@ from blocks.core.quantities import seconds, size
 from ..body import Stream
 from ..handler import Handler
 from ..message import Request, Response, Section
+from ..upstream import IDEMPOTENT
 from .budget import Budget
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})  # RFC 9110 §9.2.2
 STATUSES = frozenset({502, 503, 504})  # Envoy's retry_on gateway-error
 
 
