@@ -30,12 +30,12 @@ class Lines:
     """
 
     __slots__ = (
+        "_dropped",
         "_encode",
         "_entries",
         "_handle",
         "_pending",
         "_writer",
-        "dropped",
         "failure",
         "flush_after",
         "path",
