@@ -228,7 +228,7 @@ def report(tally: Tally, backends: list[Backend], show: Show, cpu: float, second
     ]
     if tally.unanswered_posts:
         print(
-            f"  note: {len(tally.unanswered_posts)} POSTs were under way on the killed backend: an honest 502, as nobody knows if it acted on them"
+            f"  note: {len(tally.unanswered_posts)} POSTs under way on the killed backend got an honest 502: it may have acted on them"
         )
     for kept, text in checks:
         print(f"  {'kept  ' if kept else 'BROKEN'} {text}")

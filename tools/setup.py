@@ -38,7 +38,16 @@ def apt(*packages: str) -> bool:
         POLICY.chmod(0o755)
     try:
         run("apt-get", "update", "-qq", env=quiet, stdout=subprocess.DEVNULL)
-        code = run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages, env=quiet, stdout=subprocess.DEVNULL)
+        code = run(
+            "apt-get",
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            *packages,
+            env=quiet,
+            stdout=subprocess.DEVNULL,
+        )
         return code == 0
     finally:
         if ours:
@@ -46,8 +55,11 @@ def apt(*packages: str) -> bool:
 
 
 def venv(folder: str) -> int:
-    if sys.version_info < (3, 11):
-        print(f"blocks needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Try: make PYTHON=python3.12", file=sys.stderr)
+    if sys.version_info < (3, 11):  # noqa: UP036  # this file runs on whatever Python `make` finds
+        print(
+            f"blocks needs Python 3.11 or newer, not {sys.version.split()[0]}. Try: make PYTHON=python3.12",
+            file=sys.stderr,
+        )
         return 1
     python = f"{folder}/bin/python"
     if run(python, "-c", "import pip", stderr=subprocess.DEVNULL) if Path(python).exists() else True:
@@ -74,7 +86,9 @@ def peers() -> int:
             apt(package)
     for program in missing:
         if shutil.which(program) is None:
-            print(f"-- skipped: {program} is not installed and cannot be (no root or no apt); tests that need it say so by name", flush=True)
+            print(
+                f"-- skipped: {program} cannot be installed (no root or no apt); tests that need it say so", flush=True
+            )
     return 0
 
 

@@ -13,10 +13,14 @@ say ``direct = True`` are driven; everybody else's get a task from the start. A 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+# From 3.12 on a task may be started inside another callback, and so inside a driven coroutine: it is not the driven one.
+_EAGER_TASKS = sys.version_info >= (3, 12)
 
 
 class Pending(Generic[T]):
@@ -64,7 +68,7 @@ class Pending(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done:
             try:
-                if _driving is not None and asyncio.current_task(_driving._loop) is None:
+                if _driving is not None and not (_EAGER_TASKS and asyncio.current_task(_driving._loop)):
                     yield self
                 else:
                     future = self._future = asyncio.get_running_loop().create_future()

@@ -16,7 +16,7 @@ from blocks.core.pending import Driver
 from .body import Stream, TooLarge, Tunnel
 from .h1 import BadMessage, End, Part, RequestHead, RequestReader
 from .h1.writer import CHUNKED, CLOSE, chunk, last_chunk, response_head
-from .message import Headers, Peer, Request, Response
+from .message import Headers, Peer, Request, Response, Section
 from .refusal import refusal, response_to
 
 if TYPE_CHECKING:
@@ -366,6 +366,9 @@ class Inbound(Driver, asyncio.Protocol):
         """The handler has answered."""
         if type(value) is not Response and not isinstance(value, Response):
             self.raised(TypeError(f"the handler returned {value!r}, not a Response"))
+        elif value.status < 200 and value.status != 101:
+            value.discard()
+            self.raised(ValueError(f"the handler returned {value!r}: an interim response goes to request.inform"))
         elif self._state != BUSY or self._started:
             value.discard()
         else:
@@ -406,30 +409,42 @@ class Inbound(Driver, asyncio.Protocol):
         if self._upload is not None or self.service.draining or self.reader.failed:
             self._settle_keep()
         section = response.headers.section
-        if type(body) is bytes and status >= 200 and status not in (204, 304) and request.method != "HEAD":
-            extra = b"Content-Length: %d\r\n" % len(body)
-            stream = None
-        else:
+        if type(body) is not bytes or status in (204, 304) or request.method == "HEAD":
             extra, stream, body = self._frame(response, request)
-        if not section.has_date:
-            extra += self.service.date()
-        if not self._keep:
-            extra += CLOSE
-        elif request.version == 10:
-            extra += b"Connection: keep-alive\r\n"
-        head = response_head(status, section, extra)
-        self._sent += len(head)
-        if stream is not None:
-            self._pour(head, stream)
-            return
-        size = len(body)
-        self._sent += size
+            head = self._head(status, section, extra)
+            if stream is not None:
+                self._sent += len(head)
+                self._pour(head, stream)
+                return
+            size = len(body)
+        else:
+            size = len(body)
+            facts = (status, size, self._keep, request.version)
+            sent = section.sent
+            if sent is not None and sent[0] == facts:
+                head = sent[1]
+            else:
+                head = self._head(status, section, b"Content-Length: %d\r\n" % size)
+                if section.has_date:
+                    section.sent = (facts, head)
+        self._sent += len(head) + size
         if size <= _COPY:
             transport.write(head + body)
         else:
             transport.write(head)
             transport.write(body)
         self._finish(error)
+
+    def _head(self, status: int, section: Section, extra: bytes) -> bytes:
+        """A response's head with what this connection has to say."""
+        assert self.request is not None
+        if not section.has_date:
+            extra += self.service.date()
+        if not self._keep:
+            extra += CLOSE
+        elif self.request.version == 10:
+            extra += b"Connection: keep-alive\r\n"
+        return response_head(status, section, extra)
 
     def _settle_keep(self) -> None:
         """Whether the connection stays, decided when the head is written."""

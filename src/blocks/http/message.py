@@ -64,7 +64,7 @@ class Section:
     itself; a section read from a connection lives with that connection, so facts of the connection may go in too.
     """
 
-    __slots__ = ("_dated", "_index", "_wire", "derived", "pairs")
+    __slots__ = ("_dated", "_index", "_wire", "derived", "pairs", "sent")
 
     def __init__(self, pairs: list[Pair]) -> None:
         self.pairs = pairs
@@ -72,6 +72,7 @@ class Section:
         self._index: dict[bytes, list[bytes]] | None = None
         self._wire: bytes | None = None
         self._dated: bool | None = None
+        self.sent: tuple[tuple[int, int, bool, int], bytes] | None = None  # the last head made of it, and what that depended on
 
     @property
     def index(self) -> dict[bytes, list[bytes]]:

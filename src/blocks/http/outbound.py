@@ -34,7 +34,8 @@ class Exchange(Pending[Response]):
     __slots__ = ("_connection",)
 
     def __init__(self, connection: Outbound) -> None:
-        super().__init__()
+        self._driver = self._future = self._value = self._error = None
+        self.done = False
         self._connection = connection
 
     def abandoned(self) -> None:
@@ -322,7 +323,7 @@ class Outbound(asyncio.Protocol):
         self._request = None
         if self._upload is not None:
             self._drop_upload()
-        elif head.keep_alive and not self.reader.buffered and not self.closing:
+        elif head.keep_alive and not self.reader._buffer and not self.closing:
             if self._paused:
                 self.resume()
             self._pool.release(self)

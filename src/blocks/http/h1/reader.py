@@ -168,6 +168,15 @@ class Reader(Generic[H]):
 
     def _next_head(self) -> H | None:
         buffer = self._buffer
+        if self._facts is not None:
+            # The block of last time, whole: it ends with the only empty line in it, so that a match is a match to the end.
+            line_end = buffer.find(b"\r\n")
+            if line_end > 0 and buffer.startswith(self._block, line_end + 2):
+                end = line_end + 2 + len(self._block)
+                if end <= self.limits.head:
+                    self._buffer = buffer[end:]
+                    self._scanned = self._blank = 0
+                    return self._repeated(buffer[:line_end], self._facts)
         if buffer[0] in b"\r\n" and not self._skip_blank():
             return None
         buffer = self._buffer
@@ -187,6 +196,11 @@ class Reader(Generic[H]):
         return self._head(buffer[:line_end], buffer[line_end + 2 : end + 4] if line_end < end else b"\r\n")
 
     def _head(self, line: bytes, block: bytes) -> H:
+        """A head of this start line and these field lines."""
+        raise AssertionError("a reader knows its start line")
+
+    def _repeated(self, line: bytes, facts: Facts) -> H:
+        """A head whose field lines are those of last time."""
         raise AssertionError("a reader knows its start line")
 
     def _skip_blank(self) -> bool:
@@ -214,16 +228,11 @@ class Reader(Generic[H]):
         return BadMessage("head-too-long", 431)
 
     def _facts_of(self, block: bytes) -> Facts:
-        """The block's facts, from the memo when it is the last one again. Only a block seen twice is kept, and never one with a body."""
-        if self._facts is not None and block == self._block:
-            return self._facts
+        """The block's facts. A block that comes a second time is kept, unless it begins something out of the ordinary."""
         facts = parse_fields(block, self.limits)
-        if block == self._block:
-            if not (facts.chunked or facts.expects or facts.upgrade):
-                self._facts = facts
-        else:
-            self._block = block
-            self._facts = None
+        ordinary = not (facts.chunked or facts.expects or facts.upgrade)
+        self._facts = facts if ordinary and block == self._block else None
+        self._block = block
         return facts
 
 
@@ -233,17 +242,23 @@ class RequestReader(Reader[RequestHead]):
     __slots__ = ()
 
     def _head(self, line: bytes, block: bytes) -> RequestHead:
+        if _REQUEST_LINE.fullmatch(line) is None:
+            raise self._bad_line(line)  # before anything is said of the fields
+        facts = self._facts_of(block)
+        if facts.host is not None:
+            check_host(facts.host, 11)
+        return self._repeated(line, facts)
+
+    def _repeated(self, line: bytes, facts: Facts) -> RequestHead:
         match = _REQUEST_LINE.fullmatch(line)
         if match is None:
             raise self._bad_line(line)
         name, raw, minor = match.groups()
         if len(raw) > self.limits.target:
             raise BadMessage("target-too-long", 414)
-        known = self._facts
-        facts = self._facts_of(block)
         version = 11 if minor == b"1" else 10
-        if facts is not known or facts.host is None:
-            check_host(facts.host, version)
+        if facts.host is None:
+            check_host(None, version)
         method = _methods.get(name) or name.decode("ascii")
         target = raw.decode("ascii")
         if raw[0] != 47 or method == "CONNECT":
@@ -302,19 +317,34 @@ class RequestReader(Reader[RequestHead]):
 class ResponseReader(Reader[ResponseHead]):
     """Reads the responses to requests that were sent: set ``method`` for each, as it decides whether a body follows (RFC 9112 §6.3)."""
 
-    __slots__ = ("_interim", "method")
+    __slots__ = ("_interim", "_last", "_line", "method")
 
     def __init__(self, limits: Limits = DEFAULT) -> None:
         super().__init__(limits)
         self.method = "GET"
         self._interim = 0
+        self._line = b""
+        self._last: ResponseHead | None = None  # the head of that line and the block of last time, when a length framed its body
+
+    def _repeated(self, line: bytes, facts: Facts) -> ResponseHead:
+        last = self._last
+        if last is not None and last.facts is facts and line == self._line and self.method != "HEAD":
+            if facts.length:
+                self.decoder = Length(facts.length)
+            return last
+        head = self._decide(line, facts)
+        if head.status >= 200 and head.status not in (204, 304) and facts.length is not None and self.method != "HEAD":
+            self._line, self._last = line, head
+        return head
 
     def _head(self, line: bytes, block: bytes) -> ResponseHead:
+        return self._decide(line, self._facts_of(block))
+
+    def _decide(self, line: bytes, facts: Facts) -> ResponseHead:
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
             raise BadMessage("bad-status-line")
         version = 11 if match[1] == b"1" else 10
-        facts = self._facts_of(block)
         status = int(match[2])
         head = ResponseHead(status, version, facts)
         if head.interim:
