@@ -56,8 +56,7 @@ async def test_only_preflights_are_answered() -> None:
 
 
 def after(step: Cors, fields: dict[str, str], said: dict[str, str] | None = None) -> Response:
-    response = step.after(Request("GET", "/", fields), Response(200, said or {}), context())
-    return response
+    return step.after(Request("GET", "/", fields), Response(200, said or {}), context())
 
 
 def test_answers_say_who_may_read_them_and_services_do_not() -> None:
