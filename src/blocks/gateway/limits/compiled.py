@@ -17,6 +17,7 @@ from .fields import label_of, policy_of
 from .gcra import Gcra
 from .generations import Generations
 from .keys import key_of
+from .ledger import Ledger, LocalFirst
 from .quota import Quota
 from .rule import Amount, Limit, amount_of
 from .window import SlidingWindow
@@ -103,6 +104,8 @@ def _check(limit: Limit) -> None:
         raise ConfigError("learn does not go with a limit of how many at once")
     if limit.store == "redis" and kind == "concurrency":
         raise ConfigError("how many at once is counted by each gateway: store = 'redis' does not go with it")
+    if limit.sync and (limit.store != "redis" or kind != "gcra"):
+        raise ConfigError("sync is for limits with store = 'redis' and the gcra algorithm")
     if limit.early and str(limit.per).startswith(("key", "consumer", "claim")):
         raise ConfigError(f"an early limit cannot be per {limit.per!r}: nobody is known yet")
 
@@ -134,14 +137,28 @@ class _Builder:
             memory = self._memory(kind, amount.unit)
             return Quota(memory, amount.amount, amount.unit, self._site.clock.wall, self._zone())
         if kind == "window":
-            own: Gcra | SlidingWindow = SlidingWindow(self._memory(kind, str(amount.period)), amount.amount, amount.period)
+            own: Gcra | SlidingWindow = SlidingWindow(
+                self._memory(kind, str(amount.period)), amount.amount, amount.period
+            )
         else:
             burst = self._limit.burst if self._limit.burst is not None else max(amount.amount, 1.0)
-            own = Gcra(self._memory(kind, ""), amount.amount, amount.period, burst)
+            own = self._gcra(amount, burst)
         memory = own.memory
         longest = max(own.life, self._lives.get(id(memory), (memory, 0.0))[1])
         self._lives[id(memory)] = (memory, longest)
         return own
+
+    def _gcra(self, amount: Amount, burst: float) -> Gcra:
+        limit = self._limit
+        memory = self._memory("gcra", "")
+        sync = seconds(limit.sync)
+        if limit.store == "memory" or not sync:
+            return Gcra(memory, amount.amount, amount.period, burst)
+        link = self._site.redis()
+        prefix = f"{link.prefix}limit:{self._state}:"
+        key = ("ledger", self._state, sync, id(link))
+        ledger = self._site.kept(key, lambda: Ledger(link, prefix, sync, self._site.clock.monotonic))
+        return LocalFirst(memory, amount.amount, amount.period, burst, ledger)
 
     def _memory(self, kind: str, span: str) -> Generations:
         return self._site.kept(("limit", self._state, kind, span), lambda: Generations(1.0, self._limit.max_keys))
@@ -150,4 +167,6 @@ class _Builder:
         try:
             return ZoneInfo(self._limit.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ConfigError(f"zone = {self._limit.zone!r} is not a time zone; write it like UTC or Europe/Berlin") from error
+            raise ConfigError(
+                f"zone = {self._limit.zone!r} is not a time zone; write it like UTC or Europe/Berlin"
+            ) from error

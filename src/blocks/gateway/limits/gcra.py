@@ -15,21 +15,21 @@ _EXACT = 1e-9  # relative: what float sums of times may be off, so that the last
 class Gcra:
     """``attempt`` takes and answers 0.0, or answers the seconds after which the same would pass."""
 
-    __slots__ = ("_interval", "memory", "_slack", "_span", "amount", "burst", "period")
+    __slots__ = ("_slack", "amount", "burst", "interval", "memory", "period", "span")
 
     def __init__(self, memory: Generations, amount: float, period: float, burst: float) -> None:
         self.amount = amount
         self.period = period
         self.burst = burst
         self.memory = memory
-        self._interval = period / amount
-        self._span = burst * self._interval
-        self._slack = self._span + max(self._span * _EXACT, 1e-9)
+        self.interval = period / amount
+        self.span = burst * self.interval
+        self._slack = self.span + max(self.span * _EXACT, 1e-9)
 
     @property
     def life(self) -> float:
         """Seconds after which an untouched state says nothing: a full bucket's, twice, for what was charged beyond it."""
-        return max(2 * self._span, 1.0)
+        return max(2 * self.span, 1.0)
 
     def attempt(self, key: str, cost: float, now: float) -> float:
         """Take ``cost`` if it may pass now: 0.0, else the wait in seconds (inf: never)."""
@@ -39,33 +39,33 @@ class Gcra:
         tat = memory.young.get(key)
         if tat is None:
             tat = memory.recall(key)
-        tat = cost * self._interval + (now if tat is None or tat < now else tat)
+        tat = cost * self.interval + (now if tat is None or tat < now else tat)
         if tat - now > self._slack:
-            return inf if cost > self.burst else float(tat - now - self._span)
+            return inf if cost > self.burst else float(tat - now - self.span)
         memory.young[key] = tat
         return 0.0
 
     def wait(self, key: str, cost: float, now: float) -> float:
         """What ``attempt`` would answer, without taking."""
-        tat = self._tat(key, now) + cost * self._interval
+        tat = self._tat(key, now) + cost * self.interval
         if tat - now > self._slack:
-            return inf if cost > self.burst else tat - now - self._span
+            return inf if cost > self.burst else tat - now - self.span
         return 0.0
 
     def take(self, key: str, cost: float, now: float) -> None:
         """Take without asking: after ``wait`` said 0.0."""
-        self.memory.young[key] = self._tat(key, now) + cost * self._interval
+        self.memory.young[key] = self._tat(key, now) + cost * self.interval
 
     def charge(self, key: str, cost: float, now: float) -> None:
         """Take what turned out afterwards (negative: give back). The debt is at most one more burst."""
-        tat = self._tat(key, now) + cost * self._interval
-        self.memory.young[key] = min(max(tat, now), now + 2 * self._span)
+        tat = self._tat(key, now) + cost * self.interval
+        self.memory.young[key] = min(max(tat, now), now + 2 * self.span)
 
     def standing(self, key: str, now: float) -> tuple[float, float]:
         """(how much may pass now, seconds until the bucket is full again)."""
         tat = self.memory.young.get(key)
         used = (self._tat(key, now) if tat is None or tat < now else tat) - now
-        return max((self._slack - used) / self._interval, 0.0), used
+        return max((self._slack - used) / self.interval, 0.0), used
 
     def _tat(self, key: str, now: float) -> float:
         memory = self.memory

@@ -1,8 +1,9 @@
 """State by key in two generations, so that idle keys leave without a search and the table has a bound.
 
 What is touched lives in ``young``. Each ``life`` seconds the young become the old, and the old are let go: by then nobody has touched
-them for a whole life, and a state of that age says nothing any more. Beyond ``max_keys`` the generations change early: the keys
-that were touched least lately lose their state (they start afresh) and are counted as ``evicted``. What is let go is
+them for a whole life, and a state of that age says nothing any more. They also change when the young are half of ``max_keys``, so that
+the table never holds more than ``max_keys``, and always the state of the ``max_keys / 2`` keys that were touched last; keys that
+lose their state so start afresh and are counted as ``evicted``. What is let go is
 freed a few keys at a time, so that no request pays for a million.
 """
 
@@ -43,7 +44,7 @@ class Generations:
         """A key is about to come: bury some of the dead, and let the old go if the table is full."""
         if self._dead:
             self._bury(_DRAIN)
-        if len(self.young) >= self.max_keys // 2 and len(self) >= self.max_keys:
+        if len(self.young) >= self.max_keys // 2:
             self.evicted += len(self.old)
             self.change()
 

@@ -17,13 +17,17 @@ from ..context import Context
 from ..site import Site
 
 Key = Callable[[Request, Context], str]
-MAX_KEY = 40  # characters kept as they are; longer keys are kept as 16 bytes of BLAKE2b, so that a key has a bounded size
+MAX_KEY = (
+    40  # characters kept as they are; longer keys are kept as 16 bytes of BLAKE2b, so that a key has a bounded size
+)
 KINDS = ("all", "route", "ip", "key", "consumer", "host", "country", "claim:NAME", "header:NAME", "param:NAME")
 
 
 def short(text: str) -> str:
     """The text itself when it is short, else its hash: 128 bits, so that nobody finds two that meet."""
-    return text if len(text) <= MAX_KEY else hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    return (
+        text if len(text) <= MAX_KEY else hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    )
 
 
 def key_of(per: Any, site: Site, addresses: Addresses) -> Key:
@@ -37,7 +41,9 @@ def key_of(per: Any, site: Site, addresses: Addresses) -> Key:
 
     def several(request: Request, context: Context) -> str:
         parts = [one(request, context) for one in made]
-        return short("".join([f"{len(part)}:{part}" for part in parts]))  # with lengths, so that no two lists read alike
+        return short(
+            "".join([f"{len(part)}:{part}" for part in parts])
+        )  # with lengths, so that no two lists read alike
 
     return several
 
@@ -67,7 +73,9 @@ def _one(kind: str, site: Site, addresses: Addresses) -> Key:
     if kind == "country":
         country = site.country
         if country is None:
-            raise ConfigError("per = 'country' needs Gateway(country=…), a function from an address to a country's code")
+            raise ConfigError(
+                "per = 'country' needs Gateway(country=…), a function from an address to a country's code"
+            )
         return lambda request, context: short(country(context.client))
     raise ConfigError(f"per = {kind!r} is not known; there is {', '.join(KINDS)}")
 

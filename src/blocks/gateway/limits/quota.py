@@ -86,6 +86,12 @@ class Quota:
         """(what is left, seconds until the next unit)."""
         return max(self.amount - self._used(key), 0), max(self._end - self._wall(), 0.0)
 
+    def spans(self) -> tuple[float, float, float]:
+        """(begin and end of the unit that runs now, end of the next one), in seconds since 1970."""
+        if self._wall() >= self._end:
+            self._turn(self._wall())
+        return self._begin, self._end, span_of(self.unit, self._end, self._zone)[1]
+
     def _used(self, key: str) -> float:
         wall = self._wall()
         if wall >= self._end:

@@ -105,7 +105,9 @@ def amount_of(text: str, limit: Limit) -> Amount | None:
         number, _, unit = words.partition("/")
         unit = _CALENDAR.get(unit.strip(), unit.strip())
         if unit not in UNITS or not re.fullmatch(r"\d+", number.strip()):
-            raise ConfigError(f"{text!r} is not a quota; write a whole number for each of {', '.join(UNITS)}, like 1000/day")
+            raise ConfigError(
+                f"{text!r} is not a quota; write a whole number for each of {', '.join(UNITS)}, like 1000/day"
+            )
         return _positive(Amount(float(number), unit=unit), text)
     if _calendar(words) == "month":
         raise ConfigError(f"{text!r}: only a quota counts by the month")

@@ -207,10 +207,10 @@ def _limit(name: str, given: Any, site: Site) -> Limit:
         return given
     if isinstance(given, str):
         if not name and given and not given[0].isdigit():
-            raise ConfigError(f"there is no limit named {given!r}, and it is none itself; write one like '100/s per key'")
+            raise ConfigError(
+                f"there is no limit named {given!r}, and it is none itself; write one like '100/s per key'"
+            )
         return Limit.of(given)
     if isinstance(given, Mapping):
         return site.decode(Limit, given)
     raise ConfigError(f"{given!r} is not a limit; write one like '100/s per key', or a table")
-
-

@@ -16,7 +16,7 @@ _EXACT = 1e-9
 class SlidingWindow:
     """``memory.young`` counts this window, ``memory.old`` the last one; ``memory.turn`` is where this one ends."""
 
-    __slots__ = ("memory", "_top", "amount", "period")
+    __slots__ = ("_top", "amount", "memory", "period")
 
     def __init__(self, memory: Generations, amount: float, period: float) -> None:
         self.amount = amount

@@ -130,13 +130,15 @@ class Table:
                 segment = segments[place]
                 child = node.literals.get(segment)
                 if child is None:
-                    for _, convert, child in node.parameters:
+                    for _, convert, below in node.parameters:
                         value = convert(segment)
                         if value is not None:
                             values.append(value)
+                            child = below
                             break
                     else:
                         break
+                assert child is not None
                 node = child
                 place += 1
             if place == last:
