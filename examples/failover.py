@@ -1,6 +1,6 @@
 """Two backends behind a balancer; one is stopped under load, and no request is lost.
 
-    python examples/failover.py
+python examples/failover.py
 """
 
 import asyncio

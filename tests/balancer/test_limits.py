@@ -9,8 +9,9 @@ import pytest
 
 from blocks.balancer import Endpoint, Event, LoadBalancer, Queue, Retries
 from blocks.balancer.queue import Line, Place
+from blocks.core.pending import Driver, Pending
 from blocks.core.status import Status
-from blocks.http import Request, Response, Stream
+from blocks.http import Request, Response, Stream, running
 
 from .scripted import Gate, Scripted, refused, settle
 
@@ -239,3 +240,47 @@ async def test_leaving_the_balancer_sends_the_line_away() -> None:
 @pytest.mark.parametrize("setting", [Queue(size=3), 3])
 def test_a_queue_from_its_size(setting: Any) -> None:
     assert Queue.of(setting).size == 3
+
+
+async def test_those_who_wait_without_a_task_are_called_up_without_one_and_without_a_deep_stack() -> None:
+    statuses: list[int] = []
+
+    class Served(Driver):
+        def returned(self, value: Response) -> None:
+            statuses.append(value.status)
+
+        def raised(self, error: BaseException) -> None:
+            statuses.append(0)
+
+    door: Pending[Response] = Pending()
+
+    async def first_slow(request: Request) -> Response:
+        return await door if request.target == "slow" else Response(200)
+
+    first_slow.direct = True  # type: ignore[attr-defined]
+    lb, _ = limited(first_slow, queue=5000)
+    loop = asyncio.get_running_loop()
+    tasks = len(asyncio.all_tasks())
+
+    def arrive() -> None:
+        for target in ["slow", *["quick"] * 3000]:
+            Served(loop).start(lb(Request("GET", target)), direct=True)
+
+    loop.call_soon(arrive)
+    await settle()
+    assert (statuses, lb.snapshot()["waiting"], len(asyncio.all_tasks())) == ([], 3000, tasks)
+    loop.call_soon(lambda: door.resolve(Response(200)))
+    await settle()
+    assert statuses == [200] * 3001
+    assert lb.endpoints[0].active == 0
+
+
+async def test_a_thousand_starts_and_stops_leave_nothing() -> None:
+    lb, _ = limited(Scripted("a"), health="1ms")
+    before = len(asyncio.all_tasks())
+    for _ in range(1000):
+        async with running(lb):
+            await lb(Request())
+            await asyncio.sleep(0)  # some of the first probes begin
+    await settle()
+    assert len(asyncio.all_tasks()) == before

@@ -343,6 +343,18 @@ def test_what_requests_cause_is_told_once_a_second_with_its_count() -> None:
     assert len(told) == 3
 
 
+def test_what_was_held_back_is_told_before_the_next_decision() -> None:
+    told: list[Event] = []
+    tape = Tape(told.append)
+    for at in (1.0, 1.1, 1.2):
+        tape.mention("retry", "a", "reset", at)
+    tape.tell("ejected", "b", "test", 1.3)
+    tape.tell("ejected", "a", "test", 1.4)
+    assert [str(event) for event in told] == [
+        "retry a: reset", "ejected b: test", "retry a: reset (2 times)", "ejected a: test",
+    ]  # fmt: skip
+
+
 def test_the_tape_is_bounded_and_a_bad_listener_harms_nobody() -> None:
     told: list[Event] = []
 

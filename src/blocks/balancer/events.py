@@ -59,20 +59,53 @@ class Event:
         return asdict(self)
 
 
+class _Held:
+    """What is held back of one kind at one endpoint."""
+
+    __slots__ = ("count", "reason", "told")
+
+    def __init__(self, told: float) -> None:
+        self.told = told  # when the last one was told
+        self.count = 0
+        self.reason = ""
+
+
 class Tape:
     """The last events, and those who listen. A listener that raises harms nobody else: its last error is kept in ``broken``."""
 
-    __slots__ = ("_muted", "broken", "last", "listeners")
+    __slots__ = ("_held", "broken", "last", "listeners")
 
     def __init__(self, *listeners: Callable[[Event], None]) -> None:
         self.last: deque[Event] = deque(maxlen=TAPE)
         self.listeners = list(listeners)
         self.broken: Exception | None = None
-        self._muted: dict[tuple[Kind, str], list[float]] = {}  # (kind, endpoint) -> [told last, kept back since]
+        self._held: dict[tuple[Kind, str], _Held] = {}
 
-    def tell(self, kind: Kind, endpoint: str, reason: str, at: float, count: int = 1) -> None:
-        """Record an event and pass it to every listener."""
-        event = Event(kind, endpoint, reason, at, count)
+    def tell(self, kind: Kind, endpoint: str, reason: str, at: float) -> None:
+        """Record an event and pass it to every listener, after what was held back of the same endpoint."""
+        for (held_kind, name), held in list(self._held.items()):  # a listener may remove an endpoint
+            if name == endpoint and held.count:
+                self._release(held_kind, name, held, at)
+        self._pass_on(Event(kind, endpoint, reason, at))
+
+    def mention(self, kind: Kind, endpoint: str, reason: str, at: float) -> None:
+        """Record an event that a request caused: told at once, then at most every ``PERIOD`` with the count of all since."""
+        held = self._held.get((kind, endpoint))
+        if held is None:
+            self._held[kind, endpoint] = _Held(at)
+            self._pass_on(Event(kind, endpoint, reason, at))
+            return
+        held.count += 1
+        held.reason = reason
+        if at - held.told >= PERIOD:
+            self._release(kind, endpoint, held, at)
+
+    def _release(self, kind: Kind, endpoint: str, held: _Held, at: float) -> None:
+        event = Event(kind, endpoint, held.reason, at, held.count)
+        held.told, held.count = at, 0
+        self._pass_on(event)
+
+    def _pass_on(self, event: Event) -> None:
         self.last.append(event)
         for listener in self.listeners:
             try:
@@ -80,23 +113,10 @@ class Tape:
             except Exception as error:
                 self.broken = error
 
-    def mention(self, kind: Kind, endpoint: str, reason: str, at: float) -> None:
-        """Record an event that a request caused: told at once, then at most every ``PERIOD`` with the count of all since."""
-        muted = self._muted.get((kind, endpoint))
-        if muted is None:
-            self._muted[kind, endpoint] = [at, 0]
-            self.tell(kind, endpoint, reason, at)
-        elif at - muted[0] < PERIOD:
-            muted[1] += 1
-        else:
-            count = int(muted[1]) + 1
-            muted[0], muted[1] = at, 0
-            self.tell(kind, endpoint, reason, at, count)
-
     def forget(self, endpoint: str) -> None:
         """Drop what is kept for an endpoint that is gone."""
-        for key in [key for key in self._muted if key[1] == endpoint]:
-            del self._muted[key]
+        for key in [key for key in self._held if key[1] == endpoint]:
+            del self._held[key]
 
 
 _GRAVE = frozenset({"unhealthy", "ejected", "ejection-refused", "panic", "retry-exhausted", "queue-full"})
