@@ -5,13 +5,13 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from broker.recording import FailingDisk
-from broker.rig import Rig, ack, offsets, payloads
 
 from blocks.broker.errors import DiskFailed, DiskFull
 from blocks.broker.log.disk import MemoryDisk
 from blocks.broker.log.segment import HEADER_SIZE, WrongVersion
 from blocks.core.status import Status
+from broker.recording import FailingDisk
+from broker.rig import Rig, ack, offsets, payloads
 
 
 def copied(disk: MemoryDisk) -> MemoryDisk:

@@ -123,10 +123,13 @@ class Administration:
         if topic.options != options:
             topic.options = options
             topic.plain = not engine.checks.concern(topic)
-            engine.record("topic", name, asdict(options))
+            engine.record("topic", name, asdict(options), topic.first)
 
     def delete_topic(self, name: str) -> None:
-        """Remove a topic with its messages and every group's place in it. Raises ``NotFound``."""
+        """Remove a topic with its messages and every group's place in it. Raises ``NotFound``.
+
+        A topic that is made with the name again goes on with the next offset, so that no offset ever means two messages.
+        """
         engine = self._engine()
         topic = engine.intake.require(name)
         engine.record("delete-topic", name, after=True)

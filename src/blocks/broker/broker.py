@@ -17,7 +17,7 @@ from blocks.core.status import Status
 from .checks import Check, Transform
 from .committer import Committer
 from .engine import Engine
-from .errors import Closed
+from .errors import Aborted, Closed
 from .inboxes import CORRELATION, Inboxes, is_inbox
 from .local import LocalSubscription
 from .log.disk import Disk, MemoryDisk, RealDisk
@@ -282,6 +282,9 @@ class Broker:
         publication = self._collect(messages[0].topic, messages)
         publication.atomic = True
         receipts = await self._publish(publication)
+        for error in receipts.errors.values():
+            if not isinstance(error, Aborted):
+                raise error
         return [receipts.receipt(at) for at in range(len(messages))]
 
     def _collect(self, topic: str, messages: Sequence[Outgoing]) -> Publication:

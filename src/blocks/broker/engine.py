@@ -7,29 +7,25 @@ around each commit and ``tick`` when ``wait`` seconds are over. All of it is for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from random import Random
 from typing import Any
 
 from blocks.core.clock import Clock
 from blocks.core.status import Status
 
-from .admin import Administration
-from .checks import Binding, Checks
+from .catalog import Catalog
 from .deadletters import DeadLetters
 from .draft import Draft
-from .errors import BadRequest, BrokerError, Closed, DiskFailed, DiskFull, Exclusive, QuotaExceeded
-from .group import Group, Subscription
+from .errors import BrokerError, Closed, DiskFailed, DiskFull
 from .intake import Done, Intake
 from .log.log import Commit, DamagedBatch, Log, Segment
 from .log.recovery import Recovered, encode_snapshot
-from .message import Limits, Member, Publication, Receipts, SubscribeOptions, TopicOptions
+from .message import Limits, Publication, Receipts, SubscribeOptions, TopicOptions
 from .producers import Producers
 from .queue import Lease, Queue, Run
 from .replay import Replay, dump
 from .timers import Timers
 from .topic import Topic
-from .topics import Names, Patterns, check_pattern, check_topic, is_pattern
 
 _DAMAGES = 64  # segments with damage that one take passes over
 SNAPSHOT_RATIO = 4  # a snapshot is written when the log grew by this many times the last one's size
@@ -39,7 +35,7 @@ class Chores(list[tuple[str, bytes]]):
     """Files to put in place when the commit that they belong to is done: (name, content)."""
 
 
-class Engine(Administration):
+class Engine(Catalog):
     """See the module. ``wake(urgent)`` is called when there is something to commit, ``arm()`` when ``wait`` got shorter."""
 
     def __init__(
@@ -54,20 +50,14 @@ class Engine(Administration):
         wake: Callable[[bool], None] = lambda urgent: None,
         arm: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__(topic_options or TopicOptions(), limits or Limits())
         self.log: Log = recovered.log
         self.clock = clock
         self.durability = durability
-        self.limits = limits or Limits()
-        self.topic_options = topic_options or TopicOptions()
         self.wake = wake
         self.arm = arm
-        self.topic_named: dict[str, Topic] = {}
-        self.names = Names()
-        self.group_named: dict[str, Group] = {}
-        self.patterns: Patterns[Group] = Patterns()
         self.producers = Producers(self.limits.producers)
         self.timers = Timers()
-        self.checks = Checks()
         self.intake = Intake(self, self.checks)
         self.deadletters = DeadLetters(self)
         self.draft = Draft()
@@ -79,8 +69,6 @@ class Engine(Administration):
         self.delivered = 0
         self.acked = 0
         self._problems = list(self.log.damage)
-        self._subscriptions: dict[int, Subscription] = {}
-        self._serial = 0
         self._token = random.getrandbits(40) << 20  # so that a lease of an earlier run is never taken for one of this
         self._time = 0.0
         self._snapshot_at = self.log.size
@@ -298,174 +286,15 @@ class Engine(Administration):
             self._snapshot_wanted = True
         return chores
 
+    def want_snapshot(self) -> None:
+        """Write one with the next commit, so that older segments need not keep their records."""
+        self._snapshot_wanted = True
+        self.record("noop")
+
     def last_chores(self) -> Chores:
         """The files of a clean stop; nothing may be waiting."""
         self._snapshot = self._capture(self.log.next_number - 1, [])
         return self._chores([])
-
-    # -- topics and groups -----------------------------------------------------------------------------------------
-
-    def make_topic(self, name: str) -> Topic:
-        """A new topic."""
-        topic = Topic(name, self.topic_options)
-        self.adopt_topic(topic)
-        self.record("topic", name, asdict(topic.options))
-        return topic
-
-    def adopt_topic(self, topic: Topic) -> None:
-        """Put a topic in its place."""
-        self.topic_named[topic.name] = topic
-        self.names.add(topic.name)
-        topic.plain = not self.checks.concern(topic)
-
-    def know_ids(self, topic: Topic) -> None:
-        """After a replay: count the topic's ids in the dedup window."""
-        for id, (offset, when) in list((topic.ids or {}).items()):
-            self.intake.remember(topic, id, offset, when)
-
-    def drop_topic(self, topic: Topic) -> None:
-        """Forget a topic and its messages."""
-        self.topic_named.pop(topic.name, None)
-        self.names.discard(topic.name)
-        self.intake.scheduled -= len(topic.scheduled or ())
-        topic.scheduled = None
-        topic.committed = topic.first = topic.next
-        for queue in topic.queues:
-            queue.group.queues.pop(topic.name, None)
-            queue.group.active.pop(queue, None)
-        self.log.forget_topic(topic.name)
-
-    def drop_group(self, group: Group) -> None:
-        """Forget a group and its places."""
-        self.group_named.pop(group.name, None)
-        for pattern in group.patterns:
-            self.patterns.discard(pattern, group)
-        for queue in group.queues.values():
-            if queue in queue.topic.queues:
-                queue.topic.queues.remove(queue)
-        group.queues.clear()
-        group.active.clear()
-
-    def find_queues(self, topic: Topic) -> None:
-        """Groups whose patterns match and that have no place in ``topic`` yet begin at its next message."""
-        topic.epoch = self.patterns.epoch
-        for group in self.patterns.match(topic.name):
-            if topic.name not in group.queues:
-                self.make_queue(group, topic, topic.next)
-
-    def make_queue(self, group: Group, topic: Topic, cursor: int) -> Queue:
-        """Give ``group`` a place in ``topic``."""
-        queue = group.queues[topic.name] = Queue(group, topic, cursor)
-        topic.queues.append(queue)
-        if group.durable:
-            self.record("queue", group.name, topic.name, cursor)
-        return queue
-
-    def add_binding(self, binding: Binding) -> None:
-        """Copy messages from now on."""
-        self.checks.known[binding] = None
-        self.checks.bindings.add(binding.source, binding)
-        self.refresh_plain()
-
-    def remove_binding(self, binding: Binding) -> None:
-        """Stop copying."""
-        self.checks.known.pop(binding, None)
-        self.checks.bindings.discard(binding.source, binding)
-        self.refresh_plain()
-
-    def refresh_plain(self) -> None:
-        """Hooks changed: find out again which topics they concern."""
-        for topic in self.topic_named.values():
-            topic.plain = not self.checks.concern(topic)
-
-    # -- subscribing -----------------------------------------------------------------------------------------------
-
-    def subscribe(self, options: SubscribeOptions, member: Member) -> Subscription:
-        """Join a group (or read alone); ``member.ready`` is called when there is something to take.
-
-        Raises ``BadTopic``, ``BadRequest``, ``Exclusive``, ``QuotaExceeded``, ``Closed``.
-        """
-        if isinstance(self.failure, Closed):
-            raise self.failure
-        check_pattern(options.pattern)
-        if len(self._subscriptions) >= self.limits.members:
-            raise QuotaExceeded(f"there are {self.limits.members} subscriptions, which is the limit")
-        if options.prefetch < 1 or options.prefetch_bytes < 1 or options.lease <= 0 or options.max_deliveries < 1:
-            raise BadRequest("prefetch, prefetch_bytes, lease and max_deliveries are positive numbers")
-        group = self._join(options)
-        if group.members and (options.exclusive or any(m.options.exclusive for m in group.members)):
-            raise Exclusive(f"group {group.name} has a member already")
-        self._serial += 1
-        subscription = Subscription(self._serial, self, group, options, member)
-        self._subscriptions[subscription.id] = subscription
-        group.members.append(subscription)
-        for queue in group.queues.values():
-            if queue.waiting:
-                group.active[queue] = None
-        group.waiting[subscription] = None
-        group.call(1)
-        return subscription
-
-    def _join(self, options: SubscribeOptions) -> Group:
-        name = options.group
-        if name is None or options.mode == "browse":
-            group = Group("", durable=False)
-            self._place(group, options)
-            return group
-        check_topic(name)
-        known = self.group_named.get(name)
-        if known is None:
-            if len(self.group_named) >= self.limits.groups:
-                raise QuotaExceeded(f"there are {self.limits.groups} groups, which is the limit")
-            known = self.group_named[name] = Group(name, durable=True)
-        dead_letter = options.dead_letter or f"$dead.{name}"
-        changed = (known.max_deliveries, known.dead_letter) != (options.max_deliveries, dead_letter)
-        known.max_deliveries, known.dead_letter = options.max_deliveries, dead_letter
-        fresh = options.pattern not in known.patterns
-        if fresh or changed:
-            start = known.patterns.get(options.pattern, options.start)
-            self.record("group", name, options.pattern, start, known.max_deliveries, known.dead_letter)
-        if fresh:
-            self._place(known, options)
-        return known
-
-    def _place(self, group: Group, options: SubscribeOptions) -> None:
-        """Where the group begins in the topics that there are; those that come later begin at their first message."""
-        pattern, start = options.pattern, options.start
-        if isinstance(start, str) and start not in ("earliest", "latest", "last"):
-            raise BadRequest(f"start is earliest, latest, last, an offset or a time, not {start!r}")
-        group.patterns[pattern] = start
-        group.max_deliveries = options.max_deliveries
-        self.patterns.add(pattern, group)
-        if start == "latest" and is_pattern(pattern) and len(self.topic_named) > 1000:
-            return  # places are made when something is published: the same, without a place in each of many idle topics
-        for name in self.names.select(pattern) if is_pattern(pattern) else [pattern]:
-            topic = self.topic_named.get(name)
-            if topic is not None and name not in group.queues:
-                place = (options.positions or {}).get(name)
-                self.make_queue(group, topic, self._start(topic, start if place is None else place))
-
-    def _start(self, topic: Topic, start: str | int | float) -> int:
-        if start == "earliest":
-            return topic.first
-        if start == "latest":
-            return topic.next
-        if start == "last":
-            return max(topic.first, topic.committed - 1)
-        if isinstance(start, int):
-            return max(topic.first, start)
-        return self.log.offset_at(topic.name, float(start)) or (
-            topic.next if topic.touched < float(start) else topic.first
-        )
-
-    def left(self, subscription: Subscription) -> None:
-        """A subscription was closed; a group that is not durable goes with its last member."""
-        self._subscriptions.pop(subscription.id, None)
-        group = subscription.group
-        if group.members:
-            group.call(len(group.waiting))
-        elif not group.durable:
-            self.drop_group(group)
 
     # -- what subscriptions ask for ----------------------------------------------------------------------------------
 
@@ -577,11 +406,6 @@ class Engine(Administration):
         """Remember damage for ``damage``; at most a thousand lines."""
         if len(self._problems) < 1000:
             self._problems.append(problem)
-
-    @property
-    def subscriptions(self) -> list[Subscription]:
-        """Those that are open."""
-        return list(self._subscriptions.values())
 
     def stop(self) -> None:
         """End every subscription and take nothing more; what waits is still to be committed."""

@@ -118,12 +118,10 @@ class Queue:
             run = self._again(log, now, messages, size)
             if run is not None:
                 return run
-        while self.cursor < self.topic.committed:
+        while self.cursor < self.topic.committed and self.blocked < blockable:
             run = self._fresh(log, now, messages, size, blockable)
             if run is not None:
                 return run
-            if self.blocked >= blockable:
-                return None
         return None
 
     def _again(self, log: Log, now: float, messages: int, size: int) -> Run | None:

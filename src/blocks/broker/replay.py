@@ -128,8 +128,11 @@ class Replay:
         else:
             handler(*rest)
 
-    def _on_topic(self, name: str, options: dict[str, Any]) -> None:
-        self._topic(name).options = TopicOptions(**options)
+    def _on_topic(self, name: str, options: dict[str, Any], first: int) -> None:
+        topic = self._topic(name)
+        topic.options = TopicOptions(**options)
+        topic.first = max(topic.first, first)
+        topic.next = topic.committed = max(topic.next, first)
 
     def _on_delete_topic(self, name: str) -> None:
         topic = self._engine.topic_named.get(name)

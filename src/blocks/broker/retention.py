@@ -1,28 +1,203 @@
-"""What is not kept any longer is removed: by age, size or count of a topic, and all but the last value of a key."""
+"""What is not kept any longer goes: by age, bytes or count of a topic, and all but the last value of a key.
+
+Trimming moves a topic's first offset, which costs one record in the log. The room on disk comes back when the cleaner
+rewrites or removes segments of which enough is gone.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .log.disk import Disk
+from .errors import BrokerError
+from .log.batch import BadBatch
+from .log.cleaner import Keep, drop_markers, last_values, remove, rewrite
+from .log.disk import Disk, MemoryDisk
+from .log.log import Segment
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .topic import Topic
+
+INTERVAL = (
+    5.0  # seconds between looks (Kafka's log.retention.check.interval.ms is 5 min; a look here costs microseconds)
+)
+DIRTY = 0.5  # a segment is rewritten when this part of it is gone (Kafka's min.cleanable.dirty.ratio)
+_STEPS = 1000  # batches that one look at one topic reads
 
 
 class Retention:
-    """Runs every ``INTERVAL`` seconds."""
+    """Trims topics and cleans segments of one broker, every ``INTERVAL`` seconds or when told."""
 
     def __init__(self, engine: Engine, disk: Disk, random: Random) -> None:
         self._engine = engine
         self._disk = disk
         self._random = random
         self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._compacted = 0  # the newest segment that compaction has seen
 
     def start(self) -> None:
-        """Begin."""
+        """Look every ``INTERVAL`` seconds from now on."""
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look)
 
     async def stop(self) -> None:
-        """End."""
+        """End; a segment that is being rewritten is finished first."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _look(self) -> None:
+        if self._task is None or self._task.done():
+            self.trim()
+            if self.candidates():
+                self._task = asyncio.get_running_loop().create_task(self.clean())
+        self.start()
+
+    # -- trimming --------------------------------------------------------------------------------------------------
+
+    def trim(self) -> int:
+        """Move the first offset of each topic that holds more than its options allow; gives how many messages went."""
+        gone = 0
+        for topic in list(self._engine.topic_named.values()):
+            options = topic.options
+            if options.retain_messages or options.retain_bytes or options.retain_seconds:
+                before = topic.first
+                try:
+                    self._trim(topic)
+                except BrokerError as error:
+                    self._engine.note_problem(f"retention of {topic.name}: {error}")
+                gone += topic.first - before
+        return gone
+
+    def _trim(self, topic: Topic) -> None:
+        options = topic.options
+        limit = topic.committed - (1 if options.keep_last else 0)
+        if topic.scheduled:
+            limit = min(limit, min(topic.scheduled))
+        first, freed = topic.first, 0
+        if options.retain_messages is not None and topic.committed - first > options.retain_messages:
+            total = topic.committed - first
+            first = min(limit, topic.committed - options.retain_messages)
+            freed = topic.size * (first - topic.first) // total
+        oldest = self._engine.wall() - options.retain_seconds if options.retain_seconds is not None else None
+        for _ in range(_STEPS):
+            found = self._engine.log.read(topic.name, first) if first < limit else None
+            if found is None:
+                break
+            batch, section = found
+            was = first
+            for at, offset in enumerate(section.offsets):
+                if offset < first:
+                    continue
+                time = batch.time if section.times is None else section.times[at]
+                too_old = oldest is not None and time < oldest
+                too_big = options.retain_bytes is not None and topic.size - freed > options.retain_bytes
+                if offset >= limit or not (too_old or too_big):
+                    break
+                first = offset + 1
+                freed += len(section.payloads[at])
+            if first == was or first <= section.offsets[-1]:
+                break
+        if first > topic.first:
+            self._engine.trim(topic, first, freed)
+
+    # -- cleaning --------------------------------------------------------------------------------------------------
+
+    def candidates(self) -> list[Segment]:
+        """Sealed segments of which enough is gone, or that compaction has not seen."""
+        engine = self._engine
+        compacted = {name for name, topic in engine.topic_named.items() if topic.options.compact}
+        found = []
+        for segment in engine.log.segments.values():
+            if segment is engine.log.active:
+                continue
+            fresh = segment.header.id > self._compacted and not compacted.isdisjoint(segment.index.spans)
+            if fresh or self.live(segment) <= (1 - DIRTY):
+                found.append(segment)
+        return found
+
+    def live(self, segment: Segment) -> float:
+        """Which part of the segment's payload bytes is still kept, roughly."""
+        total = kept = 0.0
+        for name, span in segment.index.spans.items():
+            total += span.size + span.count
+            topic = self._engine.topic_named.get(name)
+            if topic is not None and topic.first < span.end:
+                part = 1.0 if topic.first <= span.first else (span.end - topic.first) / (span.end - span.first)
+                kept += (span.size + span.count) * part
+        return kept / total if total else 0.0
+
+    async def clean(self) -> int:
+        """Rewrite or remove what ``candidates`` names and a kept snapshot covers; gives how many messages went."""
+        engine, disk = self._engine, self._disk
+        covered = self._covered()
+        candidates = self.candidates()
+        ready = [segment for segment in candidates if segment.index.end - 1 <= covered]
+        if len(ready) < len(candidates):
+            engine.want_snapshot()
+        if not ready:
+            return 0
+        topics = engine.topic_named
+        firsts = {name: topic.first for name, topic in topics.items()}
+        compacted = {name for name, topic in topics.items() if topic.options.compact}
+        known = [(s.header, s.length) for s in engine.log.segments.values()] if compacted else []
+        newest = max(segment.header.id for segment in ready)
+        now, number = engine.wall(), engine.log.next_number
+        gone = 0
+        latest = await self._off_loop(lambda: last_values(disk, known, compacted))
+        keep = Keep(firsts, latest, now)
+        for segment in ready:
+            try:
+                fresh, dropped = await self._off_loop(
+                    lambda s=segment: rewrite(disk, s.header, s.index.end, keep, self._random)  # type: ignore[misc]
+                )
+            except (BadBatch, OSError) as error:
+                engine.note_problem(f"{segment.header.name} was not cleaned: {error}")
+                continue
+            gone += dropped
+            engine.log.replace(segment, fresh)
+            if fresh is None:
+                await self._off_loop(lambda s=segment: remove(disk, s.header, number))  # type: ignore[misc]
+        self._compacted = max(self._compacted, newest)
+        drop_markers(disk, covered)
+        return gone
+
+    def _covered(self) -> int:
+        """The last batch that the oldest kept snapshot covers."""
+        numbers = [int(name.partition(".")[0]) for name in self._disk.names() if name.endswith(".snapshot")]
+        return min(numbers, default=0)
+
+    async def _off_loop(self, work: Callable[[], Any]) -> Any:
+        """Run ``work`` in a thread of its own (it reads and writes whole segments); in memory, at once."""
+        if isinstance(self._disk, MemoryDisk):
+            return work()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def run() -> None:
+            try:
+                result, error = work(), None
+            except Exception as failure:
+                result, error = None, failure
+            loop.call_soon_threadsafe(_settle, future, result, error)
+
+        thread = threading.Thread(target=run, name="blocks-broker-clean", daemon=True)
+        thread.start()
+        try:
+            return await asyncio.shield(future)
+        finally:
+            thread.join()
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

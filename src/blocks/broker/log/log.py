@@ -242,11 +242,10 @@ class Log:
         self.segments[segment.header.id] = segment
         self.active = segment
 
-    def forget_topic(self, topic: str) -> None:
-        """A deleted topic's messages cannot be read any more; a topic of the same name starts anew."""
-        self.spans.pop(topic, None)
-        for segment in self.segments.values():
-            segment.index.spans.pop(topic, None)
+    def end_of(self, topic: str) -> int:
+        """The offset after the newest one of ``topic`` that is in the log; 0 if there is none."""
+        spans = self.spans.get(topic)
+        return self.segments[spans[-2]].index.spans[topic].end if spans else 0
 
     def replace(self, old: Segment, new: Segment | None) -> None:
         """A segment was rewritten to ``new``, or removed."""

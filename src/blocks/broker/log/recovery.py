@@ -110,7 +110,8 @@ class Recovery:
         log = Log(self.disk, stream, self._random, segment_bytes=self._segment_bytes, cache_bytes=self._cache_bytes)
         self._check_missing(headers, known, number)
         after: list[Batch] = []
-        replayed = 0
+        replayed = read = 0
+        total = sum(self._size(header.name) for header in headers) if self._progress is not None else 0
         for at, header in enumerate(headers):
             if header.stream != stream:
                 self.problems.append(f"{header.name} belongs to another broker's log; it was left out")
@@ -124,7 +125,8 @@ class Recovery:
             after += batches
             replayed += segment.length if batches else 0
             if self._progress is not None:
-                self._progress(at + 1, len(headers))
+                read += self._size(header.name)
+                self._progress(read, total)
         self._check_end(log, number)
         log.next_number = max(log.next_number, number + 1)
         self._tidy(log)
@@ -208,17 +210,19 @@ class Recovery:
         segment.index.end = max(segment.index.end, segment.header.first)
         return after
 
+    def _size(self, name: str) -> int:
+        file = self.disk.open(name)
+        try:
+            return file.size()
+        finally:
+            file.close()
+
     def _index(self, header: SegmentHeader) -> Index | None:
         name = index_name(header)
         if name not in self._names:
             return None
         try:
-            file = self.disk.open(header.name)
-            try:
-                size = file.size()
-            finally:
-                file.close()
-            return decode_index(read_whole(self.disk, name), header, size)
+            return decode_index(read_whole(self.disk, name), header, self._size(header.name))
         except (Damaged, ValueError, OSError, msgpack.exceptions.UnpackException):
             return None  # it is a cache: rebuilt from the segment
 
