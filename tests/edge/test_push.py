@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
@@ -29,6 +31,7 @@ from blocks.edge.push.site import LEASE, Conflict, Site
 from blocks.edge.push.site import decode as site_decode
 from blocks.edge.push.site import encode as site_encode
 from blocks.edge.store.disk.record import BLOCK
+from blocks.edge.transform import Compression
 from blocks.http.message import Request, Response
 from edge.disk_faults import FaultyFiles
 
@@ -412,6 +415,29 @@ async def test_damaged_pushed_bytes_are_never_served(tmp_path: Path) -> None:
         assert await text_of(kept.find(Request("GET", "/large"))) == large
 
 
+async def test_pushed_files_are_compressed_once_for_clients_that_take_it(tmp_path: Path) -> None:
+    page, script = b"<p>hello</p>" * 100, b"let x = 1;\n" * 20_000
+    async with releases(tmp_path, compression=Compression(["gzip"])) as kept:
+        await pushed(kept, {"/a": page, "/b": script})
+        await active(kept, "v1")
+        request = Request("GET", "/a", {"accept-encoding": "gzip"})
+        first, plain = kept.find(request), kept.find(Request("GET", "/a"))
+        assert isinstance(first, Entry)
+        assert isinstance(plain, Entry)
+        assert zlib.decompress(await text_of(first) or b"", 31) == page
+        assert first.find(b"etag") == b"W/" + (plain.find(b"etag") or b"")
+        assert plain.find(b"vary") == first.find(b"vary") == b"Accept-Encoding"
+        assert first.find(b"repr-digest") is None
+        assert kept.find(request) is first
+        request = Request("GET", "/b", {"accept-encoding": "gzip"})
+        assert await text_of(kept.find(request)) == script  # a thread codes it meanwhile
+        for _ in range(10_000):
+            await asyncio.sleep(0)
+            if await text_of(kept.find(request)) != script:
+                break
+        assert zlib.decompress(await text_of(kept.find(request)) or b"", 31) == script
+
+
 async def test_gc_keeps_what_is_needed(tmp_path: Path) -> None:
     async with releases(tmp_path) as kept:
         for number in range(6):
@@ -548,8 +574,6 @@ async def test_an_edge_that_fails_at_the_commit_puts_all_back(tmp_path: Path) ->
 
 
 async def test_two_activations_at_once_end_with_all_edges_on_one_release(tmp_path: Path) -> None:
-    import asyncio
-
     async with fleet(tmp_path, 3) as (clients, kept, _):
         root = folder(tmp_path, {"a": b"one"})
         await push(clients, root, "v1")

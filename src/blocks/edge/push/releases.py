@@ -22,6 +22,7 @@ from blocks.core.quantities import size as size_of
 from blocks.edge.entry import Body, Entry
 from blocks.edge.store.disk.files import Files
 from blocks.edge.store.disk.record import Damaged
+from blocks.edge.transform.compression import Compression
 from blocks.http.message import Request, Response
 
 from . import manifest as manifests
@@ -30,6 +31,7 @@ from .manifest import Manifest, check_name
 from .objects import Objects, Refused
 from .site import Conflict, Site
 from .table import Mount, Table, mount
+from .twins import Twins
 
 INLINE = 256 * 1024  # bytes; smaller files are served from memory while the budget lasts
 KEEP = 5  # releases of a site that gc leaves besides the active one and the one before (Kamal and Capistrano keep 5)
@@ -50,14 +52,15 @@ class Unknown(BlocksError):
 class Releases:
     """Pushed releases in a folder, at most ``capacity`` bytes. ``find`` is what the edge asks; the rest is the push API.
 
-    ``memory`` bounds the bytes of small files that are held ready. ``switched`` is called with the site's name after a change.
+    ``memory`` bounds the bytes of small files that are held ready. With ``compression`` they are coded for clients that take it.
+    ``active`` says whether anything is served at all. ``switched`` is called with the site's name after a change.
     """
 
     name = "releases"
 
     def __init__(
         self, path: str | os.PathLike[str], capacity: float | str = "10GiB", *, memory: float | str = "64MiB",
-        clock: Clock = SYSTEM, files: Files | None = None,
+        compression: Compression | None = None, clock: Clock = SYSTEM, files: Files | None = None,
     ) -> None:  # fmt: skip
         self.path = os.fspath(path)
         self.capacity = size_of(capacity)
@@ -71,14 +74,20 @@ class Releases:
         self._mounts: dict[str, tuple[str, Mount]] = {}  # site → (release, what answers)
         self._ready: dict[tuple[str, str], Mount | None] = {}  # prepared, not committed
         self._table = Table()
+        self._twins = Twins(compression, self._readers) if compression is not None else None
+        self.active = False
         self._wanted: dict[str, int] = {}  # objects of staged releases and their sizes
 
     # -- the edge's side
 
     def find(self, request: Request, key: str = "") -> Entry | Response | None:
         """What a pushed release answers; None where the origin is to be asked. Below 2 µs, and nothing when nothing is pushed."""
-        table = self._table
-        return table.find(request, self._clock.monotonic()) if table else None
+        if not self.active:
+            return None
+        found = self._table.find(request, self._clock.monotonic())
+        if self._twins is not None and isinstance(found, Entry):
+            return self._twins.choose(request, found)
+        return found
 
     async def __aenter__(self) -> Releases:
         await self._run(self._start)
@@ -112,6 +121,9 @@ class Releases:
 
     def _show(self) -> None:
         self._table = Table(mounted for _, mounted in self._mounts.values())
+        self.active = bool(self._mounts)
+        if self._twins is not None:
+            self._twins.keep({entry.key for _, mounted in self._mounts.values() for entry in mounted.entries.values()})
 
     # -- staging
 
@@ -320,7 +332,7 @@ class Releases:
                     bodies[name] = self.objects.content(name, size, self._damaged(manifest, name))
             except (OSError, Damaged):
                 self.objects.set_aside(name)
-        return mount(manifest, bodies)
+        return mount(manifest, bodies, self._twins.fields if self._twins is not None else list)
 
     def _damaged(self, manifest: Manifest, name: str) -> Callable[[], None]:
         """What to do when bytes are found damaged while they are served: never again, and let the next push bring them anew."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from blocks.edge.entry import PUSHED, Body, Entry, wire_of
-from blocks.http.message import Headers, Request, Response, Section
+from blocks.http.message import Headers, Pair, Request, Response, Section
 
 from .manifest import File, Manifest, asked_path
 
 FOREVER = 10 * 365 * 86400.0  # seconds: fresh until the release goes
+Fields = Callable[[list[Pair]], list[Pair]]
 _METHODS = frozenset(("GET", "HEAD"))
 _PLAIN = ((b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store"))
 
@@ -24,8 +25,8 @@ class Mount(NamedTuple):
     broken: set[str]  # paths whose bytes were found damaged
 
 
-def mount(manifest: Manifest, bodies: dict[str, Body]) -> Mount:
-    """A release with the bodies of its objects (by name; those that are missing are answered 503)."""
+def mount(manifest: Manifest, bodies: dict[str, Body], fields: Fields = list) -> Mount:
+    """A release with the bodies of its objects by name; those that are missing are answered 503. ``fields`` has the last word on fields."""
     entries: dict[str, Entry] = {}
     broken: set[str] = set()
     for file in manifest.files:
@@ -33,16 +34,16 @@ def mount(manifest: Manifest, bodies: dict[str, Body]) -> Mount:
         if body is None:
             broken.add(file.path)
         else:
-            entries[file.path] = entry_of(file, body)
+            entries[file.path] = entry_of(file, body, fields)
     return Mount(manifest, frozenset(host.lower() for host in manifest.hosts), entries, broken)
 
 
-def entry_of(file: File, body: Body) -> Entry:
+def entry_of(file: File, body: Body, fields: Fields = list) -> Entry:
     """A file as an entry. Its key has the digest, so that nothing derived from it (a compressed twin) outlives a change of its bytes."""
     name = file.object
     pairs = [*file.pairs, (b"etag", b'"%b"' % name[:32].encode()), (b"repr-digest", file.digest.encode())]
     return Entry(
-        f"push:{name}:{file.path}", 200, wire_of(pairs), body,
+        f"push:{name}:{file.path}", 200, wire_of(fields(pairs)), body,
         born=0.0, lifetime=FOREVER, flags=PUSHED, tags=(),
     )  # fmt: skip
 

@@ -69,7 +69,7 @@ class Bans:
         """Whether an entry of ``generation`` is banned; a few dict look-ups, none when no ban is younger."""
         if generation >= self.generation or not (self._hard or self._soft):
             return CLEAR
-        names = list(self._names(scopes))
+        names = list(self.names(scopes))
         hard = bool(self._hard) and any(self._hard.get(name, 0) > generation for name in names)
         soft = bool(self._soft) and any(self._soft.get(name, 0) > generation for name in names)
         return Verdict(hard, soft)
@@ -111,15 +111,18 @@ class Bans:
             self._lengths[len(value)] = self._lengths.get(len(value), 0) + 1
         table[name] = max(generation, table.get(name, 0))
 
-    def _names(self, scopes: Scopes) -> Iterable[tuple[str, str]]:
+    def names(self, scopes: Scopes) -> Iterable[tuple[str, str]]:
+        """Every (kind, value) that an entry can be purged by; URLs and prefixes with or without scheme and host."""
+        path = scopes.url[scopes.url.find("/", scopes.url.find("://") + 3) :]
         yield "all", ""
         yield "url", scopes.url
+        yield "url", path
         yield "host", scopes.host
         for tag in scopes.tags:
             yield "tag", tag
         for length in tuple(self._lengths):  # another thread may add one
-            if length <= len(scopes.url):
-                yield "prefix", scopes.url[:length]
+            yield "prefix", scopes.url[:length]
+            yield "prefix", path[:length]
 
     def _collapse(self) -> None:
         ages = sorted([*self._hard.values(), *self._soft.values()])

@@ -203,7 +203,9 @@ class DiskStore:
         line = self.bans.add(purge.kind, purge.value, soft=purge.soft)
         found = 0
         for key, saved in list(self._pending.items()):
-            if saved.entry is not None and purge.matches(key, saved.entry.tags):
+            if saved.entry is not None and (purge.kind, purge.value) in self.bans.names(
+                Scopes.of(key, saved.entry.tags)
+            ):
                 found += 1
                 if purge.soft:
                     saved.entry.lifetime = min(saved.entry.lifetime, saved.entry.age(self._clock.monotonic()))
