@@ -1,0 +1,53 @@
+"""Every ```python block of the documentation runs by itself, and so does every example that says it can."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^```python[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def snippets() -> list:
+    found = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        for match in FENCE.finditer(text):
+            line = text[: match.start(1)].count("\n") + 1
+            found.append(pytest.param(path, line, match[1], id=f"{path.relative_to(ROOT)}:{line}"))
+    return found
+
+
+def run(path: Path, line: int, code: str) -> None:
+    """Run a snippet as a module; one that awaits at its top runs in a loop, and its test functions run too."""
+    tree = ast.parse("\n" * (line - 1) + code, str(path))
+    compiled = compile(tree, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    namespace = {"__name__": "snippet", "__file__": str(path)}
+    if compiled.co_flags & inspect.CO_COROUTINE:
+        asyncio.run(asyncio.wait_for(eval(compiled, namespace), 30))  # noqa: S307  # our own documentation
+    else:
+        exec(compiled, namespace)  # noqa: S102  # our own documentation
+    for name, value in list(namespace.items()):
+        if name.startswith("test_") and inspect.iscoroutinefunction(value) and not inspect.signature(value).parameters:
+            asyncio.run(asyncio.wait_for(value(), 30))
+
+
+@pytest.mark.parametrize(("path", "line", "code"), snippets())
+def test_the_snippet_runs(path: Path, line: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run(path, line, code)
+
+
+def test_links_between_pages_lead_somewhere():
+    broken = []
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://|mailto:|#)([^)#\s]+)", path.read_text(encoding="utf-8")):
+            if not (path.parent / target).exists():
+                broken.append(f"{path.relative_to(ROOT)} -> {target}")
+    assert not broken
