@@ -32,21 +32,23 @@ def json_lines() -> Callable[[Sequence[Entry]], bytes]:
     numbers = [("status", int), ("bytes", int), ("seconds", float)]
     more = [(name, Any, None) for name in ("agent", "referer", "error", *(name for name, _ in NOTES))]
     line = msgspec.defstruct("Line", [*fields, *numbers, *more], omit_defaults=True, gc=False)
+    names = {key: name for name, key in NOTES}
     encode = msgspec.json.Encoder(enc_hook=str).encode_lines
-    dates = _Dates(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
+    dates = _Texts(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
+    stamps = _Texts(lambda at: f"{dates.of(at // 1000)}.{at % 1000:03d}Z")
 
     def lines(entries: Sequence[Entry]) -> bytes:
         rows = []
         for at, client, method, target, version, status, sent, spent, section, notes, error in entries:
             host, agent, referer = section.derived.get(_shown) or _shown(section)
             row = line(
-                f"{dates.of(at)}.{int(at % 1 * 1000):03d}Z", client, method, host, target if len(target) <= _LONG else target[:_LONG],
+                stamps.of(int(at * 1000)), client, method, host, target if len(target) <= _LONG else target[:_LONG],
                 "HTTP/1.1" if version == 11 else "HTTP/1.0", status, sent, round(spent, 6), agent, referer, error,
             )  # fmt: skip
             if notes:
-                for name, key in NOTES:
-                    if key in notes:
-                        setattr(row, name, notes[key])
+                for key, note in notes.items():
+                    if key in names:
+                        setattr(row, names[key], note)
             rows.append(row)
         return encode(rows)
 
@@ -67,13 +69,13 @@ def _shown(section: Any) -> tuple[str, str | None, str | None]:
 def combined_lines() -> Callable[[Sequence[Entry]], bytes]:
     """An encoder of entries into Apache's combined format; what is not printable ASCII, and " and \\, as \\xHH (nginx does so)."""
 
-    def stamp(at: float) -> str:
+    def stamp(at: int) -> str:
         t = time.gmtime(at)
         return (
             f"{t.tm_mday:02d}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year}:{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"
         )
 
-    dates = _Dates(stamp)
+    dates = _Texts(stamp)
 
     def lines(entries: Sequence[Entry]) -> bytes:
         rows = []
@@ -84,28 +86,27 @@ def combined_lines() -> Callable[[Sequence[Entry]], bytes]:
             referer = _safe(_value(index, b"referer")) or "-"
             agent = _safe(_value(index, b"user-agent")) or "-"
             rows.append(
-                f'{client or "-"} - {user} [{dates.of(at)}] "{request}" {status} {sent} "{referer}" "{agent}"\n'
+                f'{client or "-"} - {user} [{dates.of(int(at))}] "{request}" {status} {sent} "{referer}" "{agent}"\n'
             )
         return "".join(rows).encode("ascii", "backslashreplace")
 
     return lines
 
 
-class _Dates:
-    """A date as text, made once for each second."""
+class _Texts:
+    """A moment as text, made once while it lasts."""
 
-    __slots__ = ("_make", "_second", "_text")
+    __slots__ = ("_at", "_make", "_text")
 
-    def __init__(self, make: Callable[[float], str]) -> None:
+    def __init__(self, make: Callable[[int], str]) -> None:
         self._make = make
-        self._second = -1
+        self._at = -1
         self._text = ""
 
-    def of(self, at: float) -> str:
-        second = int(at)
-        if second != self._second:
-            self._second = second
-            self._text = self._make(second)
+    def of(self, at: int) -> str:
+        if at != self._at:
+            self._at = at
+            self._text = self._make(at)
         return self._text
 
 
