@@ -80,17 +80,25 @@ def combined_lines() -> Callable[[Sequence[Entry]], bytes]:
     def lines(entries: Sequence[Entry]) -> bytes:
         rows = []
         for at, client, method, target, version, status, sent, _, section, notes, _ in entries:
-            index = section.index
             user = _safe(str(notes["consumer"])).replace(" ", "_") if notes.get("consumer") else "-"
             request = f"{method} {_safe(target)} HTTP/{'1.1' if version == 11 else '1.0'}" if method else "-"
-            referer = _safe(_value(index, b"referer")) or "-"
-            agent = _safe(_value(index, b"user-agent")) or "-"
+            referer, agent = section.derived.get(_quoted) or _quoted(section)
             rows.append(
                 f'{client or "-"} - {user} [{dates.of(int(at))}] "{request}" {status} {sent} "{referer}" "{agent}"\n'
             )
         return "".join(rows).encode("ascii", "backslashreplace")
 
     return lines
+
+
+def _quoted(section: Any) -> tuple[str, str]:
+    """Referer and User-Agent as the combined format has them, kept with the section."""
+    index = section.index
+    found = section.derived[_quoted] = (
+        _safe(_value(index, b"referer")) or "-",
+        _safe(_value(index, b"user-agent")) or "-",
+    )
+    return found
 
 
 class _Texts:
