@@ -182,3 +182,12 @@ def test_numbers_read_as_prometheus_writes_them(value: float, text: str) -> None
     metrics = Metrics()
     metrics.gauge("blocks_test_level", "x").value = value
     assert metrics.render().splitlines()[-1] == f"blocks_test_level {text}"
+
+
+def test_two_readings_of_one_series_are_added_up() -> None:
+    metrics = Metrics()
+    for number in (1, 2):
+        metrics.collect(
+            lambda number=number: [Reading("blocks_test_things_total", "counter", "x", (("a", "b"),), number)]
+        )
+    assert samples(metrics.render()) == {("blocks_test_things_total", frozenset({("a", "b")})): 3}

@@ -219,6 +219,15 @@ async def test_all_filters_stand_before_a_real_server_and_the_server_observes(tm
         writer.close()
         await writer.wait_closed()
     assert calls == 4
+    figures = {reading.name: reading.value for part in [*filters, log] for reading in getattr(part, "readings", list)()}
+    assert figures == {
+        "blocks_http_retries_total": 1,
+        "blocks_http_retries_refused_total": 0,
+        "blocks_http_compressed_responses_total": 3,
+        "blocks_http_compressing_streams": 0,
+        "blocks_http_access_log_lines_total": 4,
+        "blocks_http_access_log_dropped_total": 0,
+    }
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [(line["target"], line["status"], line.get("id")) for line in lines] == [
         ("/a", 200, "p-1"),

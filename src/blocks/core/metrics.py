@@ -150,15 +150,24 @@ class Metrics:
                 "labels": list(family.labels),
                 "series": series,
             }
+        self._add_collected(result)
+        return result
+
+    def _add_collected(self, result: Snapshot) -> None:
+        """What collectors read; two readings of one series (two filters of a kind) are added up."""
+        seen: dict[tuple[str, tuple[tuple[str, str], ...]], list[Any]] = {}
         for collector in self._collectors:
             for name, kind, help, labels, value in collector():
-                names = [label for label, _ in labels]
                 entry = result.get(name)
                 if entry is None:
+                    names = [label for label, _ in labels]
                     entry = result[name] = {"kind": kind, "help": help, "fold": "sum", "labels": names, "series": []}
-                if len(entry["series"]) < LIMIT:
-                    entry["series"].append([[content for _, content in labels], _plain(value)])
-        return result
+                known = seen.get((name, labels))
+                if known is not None:
+                    known[1] = _folded(known[1], _plain(value), "sum")
+                elif len(entry["series"]) < LIMIT:
+                    row = seen[name, labels] = [[content for _, content in labels], _plain(value)]
+                    entry["series"].append(row)
 
     def render(self) -> str:
         """The text that Prometheus scrapes (text format 0.0.4)."""

@@ -7,13 +7,14 @@ what passes its place in a chain.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ClientGone, ConfigError, Failure
 from blocks.core.lines import FLUSH, Lines
+from blocks.core.metrics import Reading
 from blocks.core.quantities import seconds
 
 from ..body import Stream
@@ -70,6 +71,12 @@ class AccessLog:
     def close(self) -> None:
         """Write what waits; a later line opens the sink again."""
         self.lines.close()
+
+    def readings(self) -> Iterator[Reading]:
+        """Its figures for the metrics."""
+        lines = self.lines
+        yield Reading("blocks_http_access_log_lines_total", "counter", "Lines handed to the log.", (), lines.written)
+        yield Reading("blocks_http_access_log_dropped_total", "counter", "Lines that the sink cost.", (), lines.dropped)
 
     def observe(self, request: Request, status: int, sent: int, began: float, error: BaseException | None) -> None:
         """An exchange has ended: ``sent`` bytes left, it began at ``began`` on the loop's clock, ``error`` is what went wrong."""

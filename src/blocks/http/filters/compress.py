@@ -7,9 +7,10 @@ input of an attacker in one compressed body can leak the secret (BREACH): leave 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
 from blocks.core.errors import ConfigError
+from blocks.core.metrics import Reading
 from blocks.core.quantities import size
 
 from ..body import Stream
@@ -51,6 +52,11 @@ class Compress:
         self._streams = streams
         self.active = 0
         self.coded = 0
+
+    def readings(self) -> Iterator[Reading]:
+        """Its figures for the metrics."""
+        yield Reading("blocks_http_compressed_responses_total", "counter", "Responses compressed.", (), self.coded)
+        yield Reading("blocks_http_compressing_streams", "gauge", "Streams being compressed now.", (), self.active)
 
     async def __call__(self, request: Request, next: Handler) -> Response:
         """The response, coded when it may be and the client takes it."""

@@ -6,11 +6,12 @@ The rule reads ``Failure.again`` and the method's idempotence (RFC 9110 §9.2.2)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from random import Random
 
 from blocks.core.backoff import Backoff
 from blocks.core.errors import Again, ConfigError, Failure, Fault
+from blocks.core.metrics import Reading
 from blocks.core.quantities import seconds, size
 
 from ..body import Stream
@@ -67,6 +68,12 @@ class Retry:
             raise ConfigError("a retry needs 0 < wait <= longest")
         self._buffer = size(buffer)
         self._random = random or Random()
+
+    def readings(self) -> Iterator[Reading]:
+        """Its figures for the metrics."""
+        yield Reading("blocks_http_retries_total", "counter", "Requests sent again.", (), self.retried)
+        refused = self.budget.refused
+        yield Reading("blocks_http_retries_refused_total", "counter", "Retries that the budget refused.", (), refused)
 
     async def __call__(self, request: Request, next: Handler) -> Response:
         """The first good answer, else the last bad one."""
