@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blocks.balancer import Endpoint, Event, Health, LoadBalancer
+from blocks.balancer import Endpoint, Event, Health, LoadBalancer, RoundRobin
 from blocks.core.status import Status
 from blocks.http import Request, Response, Stream, running
 
@@ -72,13 +72,13 @@ async def test_no_more_than_the_bound_are_under_way() -> None:
         await until(lambda: sum(gate.inside for gate in gates) == 3)
         await asyncio.sleep(0.02)
         assert sum(gate.inside for gate in gates) == 3
-        for _ in range(200):
+
+        def everybody_had_a_turn() -> bool:
             for gate in gates:
                 gate.let()
-            await asyncio.sleep(0.002)
-            if all(endpoint.probes for endpoint in lb.endpoints):
-                break
-        assert all(endpoint.probes for endpoint in lb.endpoints), "everybody's turn comes"
+            return all(endpoint.probes for endpoint in lb.endpoints)
+
+        await until(everybody_had_a_turn)
 
 
 async def test_a_probe_that_gets_no_answer_fails() -> None:
@@ -149,6 +149,26 @@ async def test_connecting_is_enough_in_tcp_mode() -> None:
         assert "mode='http'" in none.probe_reason
     server.close()
     await server.wait_closed()
+
+
+async def test_a_fault_around_a_probe_is_told_and_does_not_end_the_probes() -> None:
+    a = Scripted("a", asyncio.CancelledError(), always=200)
+    b = Scripted("b", 503, 200)
+    lb, _ = probed(a, b)
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+
+    class Broken(RoundRobin):
+        def arrange(self, endpoints: Any) -> None:
+            if len(endpoints) == 1:
+                raise LookupError("a policy's bug")
+            super().arrange(endpoints)
+
+    lb._policy = Broken()
+    async with running(lb):
+        await until(lambda: len(a.asked) >= 3 and len(b.asked) >= 3)
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert isinstance(told[0], LookupError)
 
 
 async def test_two_of_a_kind_do_not_probe_in_step() -> None:

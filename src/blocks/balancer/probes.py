@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from blocks.core.errors import Failure
@@ -31,7 +32,8 @@ class Prober:
         self._random = random
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timers: dict[Endpoint, asyncio.TimerHandle] = {}
-        self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
+        self._tasks: dict[Endpoint, asyncio.Task[float]] = {}
+        self._due: dict[Endpoint, None] = {}  # their time has come but too many are under way; in order
 
     def start(self) -> None:
         """Begin, on the running loop."""
@@ -45,6 +47,7 @@ class Prober:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._due.clear()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -52,11 +55,13 @@ class Prober:
 
     def watch(self, endpoint: Endpoint) -> None:
         """Probe ``endpoint`` from now on; the first time soon. Nothing happens before ``start``."""
-        if self._loop is not None and endpoint not in self._timers and endpoint not in self._tasks:
+        known = endpoint in self._timers or endpoint in self._tasks or endpoint in self._due
+        if self._loop is not None and not known:
             self._later(endpoint, float(self._health.interval) * FIRST_WITHIN * self._random.random())
 
     def forget(self, endpoint: Endpoint) -> None:
         """Probe it no more."""
+        self._due.pop(endpoint, None)
         timer = self._timers.pop(endpoint, None)
         if timer is not None:
             timer.cancel()
@@ -66,30 +71,40 @@ class Prober:
 
     def _later(self, endpoint: Endpoint, delay: float) -> None:
         if self._loop is not None and endpoint.owner is self._table:
-            self._timers[endpoint] = self._loop.call_later(delay, self._begin, endpoint)
+            self._timers[endpoint] = self._loop.call_later(delay, self._fall_due, endpoint)
 
-    def _begin(self, endpoint: Endpoint) -> None:
+    def _fall_due(self, endpoint: Endpoint) -> None:
         del self._timers[endpoint]
-        if self._loop is None:
-            return
-        if len(self._tasks) >= self._health.parallel:
-            self._later(endpoint, float(self._health.interval) * 0.05 * (0.5 + self._random.random()))
-            return
-        task = self._loop.create_task(self._probe(endpoint))
-        self._tasks[endpoint] = task
-        task.add_done_callback(lambda _: self._ended(endpoint))
+        self._due[endpoint] = None
+        self._begin()
 
-    async def _probe(self, endpoint: Endpoint) -> None:
+    def _begin(self) -> None:
+        while self._loop is not None and self._due and len(self._tasks) < self._health.parallel:
+            endpoint = next(iter(self._due))
+            del self._due[endpoint]
+            task = self._tasks[endpoint] = self._loop.create_task(self._probe(endpoint))
+            task.add_done_callback(partial(self._ended, endpoint))
+
+    async def _probe(self, endpoint: Endpoint) -> float:
+        """One probe; the seconds until the next."""
         began = self._now()
         problem = await self._problem(endpoint)
         now = self._now()
         self._table.probed(endpoint, problem, self._health, now)
         interval = float(self._health.interval)
         spread = self._health.jitter * self._random.uniform(-1.0, 1.0)
-        self._later(endpoint, max(0.0, interval * (1.0 + spread) - (now - began)))
+        return max(0.0, interval * (1.0 + spread) - (now - began))
 
-    def _ended(self, endpoint: Endpoint) -> None:
+    def _ended(self, endpoint: Endpoint, task: asyncio.Task[float]) -> None:
         self._tasks.pop(endpoint, None)
+        delay = float(self._health.interval)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._loop is not None:  # a policy's bug, say: told, and the probes go on
+            self._loop.call_exception_handler({"message": f"a probe of {endpoint.name} failed", "exception": error})
+        elif not task.cancelled():
+            delay = task.result()
+        self._later(endpoint, delay)
+        self._begin()
 
     async def _problem(self, endpoint: Endpoint) -> str:
         """Why the endpoint is not well; empty when it is."""
