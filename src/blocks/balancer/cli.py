@@ -114,9 +114,13 @@ def balancer(serving: Serving, **flags: Any) -> None:
         )
     from blocks.http.process import run_process
 
-    from .admin import add_routes
+    run_process("balancer", lambda: _build(flags), serving, admin=_admin)
 
-    run_process("balancer", lambda: _build(flags), serving, admin=add_routes)
+
+def _admin(app: Any, handler: Any) -> None:
+    from .admin import add_routes  # aiohttp is 14 MiB that a process without an admin API does not hold
+
+    add_routes(app, handler)
 
 
 def _build(flags: dict[str, Any]) -> Any:
