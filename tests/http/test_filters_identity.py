@@ -56,6 +56,8 @@ def test_an_appended_section_is_the_section_with_the_pair(pairs: list[tuple[byte
     assert fast.index == plain.index
     assert fast.pairs == plain.pairs
     assert fast.has_date == plain.has_date
+    assert [fast.has(each) for each in (b"a", b"b", b"z")] == [plain.has(each) for each in (b"a", b"b", b"z")]
+    assert all(getattr(fast, slot) == getattr(plain, slot) for slot in Section.__slots__ if not slot.startswith("_"))
     headers = Headers.of(fast)
     headers["a"] = "new"
     assert headers["a"] == "new"

@@ -22,6 +22,7 @@ class Appended(Section):
         self._index = None
         self._wire = None
         self._dated = None
+        self.sent = None
 
     @property
     def pairs(self) -> list[Pair]:  # type: ignore[override]  # read only here: a section never changes
@@ -40,6 +41,10 @@ class Appended(Section):
             index = self._index = dict(self._base.index)
             index[name] = [*index.get(name, ()), value]
         return index
+
+    def has(self, name: bytes) -> bool:
+        """Whether a lower-case name is among them."""
+        return name == self._extra[0] or self._base.has(name)
 
     @property
     def wire(self) -> bytes:
