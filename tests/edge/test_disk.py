@@ -172,7 +172,7 @@ async def test_a_small_fill_becomes_an_ordinary_record(tmp_path: Path) -> None:
         kept = await filled(disk, url(1), b"short")
         assert await kept.body.stream().read() == b"short"  # type: ignore[union-attr]
         await disk.sync()
-        assert os.listdir(tmp_path / "store" / "blobs") == []
+        assert os.listdir(tmp_path / "store" / "shard-0" / "blobs") == []
         assert await body_of(await disk.load(url(1))) == b"short"
 
 
@@ -189,7 +189,7 @@ async def test_an_aborted_fill_leaves_nothing_and_tells_its_readers(tmp_path: Pa
         await disk.sync()
         assert not disk.holds(url(1))
         assert disk.log.filling == 0
-        assert os.listdir(tmp_path / "store" / "blobs") == []
+        assert os.listdir(tmp_path / "store" / "shard-0" / "blobs") == []
 
 
 async def test_a_304_rewrites_the_fields_and_keeps_the_blob(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ async def test_a_304_rewrites_the_fields_and_keeps_the_blob(tmp_path: Path) -> N
         loaded.lifetime = 999.0
         disk.update(loaded)
         await disk.sync()
-        assert len(os.listdir(tmp_path / "store" / "blobs")) == 1
+        assert len(os.listdir(tmp_path / "store" / "shard-0" / "blobs")) == 1
         assert disk.log.filling == 0
     async with store(tmp_path) as disk:
         loaded = await disk.load(url(1))
@@ -301,7 +301,7 @@ async def test_a_fill_that_began_before_a_purge_does_not_outlive_it(tmp_path: Pa
         fill.commit(kept)
         await disk.sync()
         assert await disk.load(url(1)) is None
-        assert os.listdir(tmp_path / "store" / "blobs") == []
+        assert os.listdir(tmp_path / "store" / "shard-0" / "blobs") == []
         assert disk.log.filling == 0
 
 
@@ -355,7 +355,7 @@ async def test_a_damaged_record_is_dropped_and_its_neighbours_are_served(tmp_pat
     async with store(tmp_path) as disk:
         for n in range(30):
             disk.save(entry(url(n), b"%03d" % n * 100))
-    (segment,) = (tmp_path / "store" / "segments").glob("*.seg")
+    (segment,) = (tmp_path / "store" / "shard-0" / "segments").glob("*.seg")
     data = bytearray(segment.read_bytes())
     at = data.index(b"015015015")
     data[at + 5] ^= 0xFF
@@ -373,7 +373,7 @@ async def test_damaged_files_cost_only_what_they_held(tmp_path: Path, what: str)
     async with store(tmp_path) as disk:
         for n in range(30):
             disk.save(entry(url(n), b"%03d" % n * 100))
-    (segment,) = (tmp_path / "store" / "segments").glob("*.seg")
+    (segment,) = (tmp_path / "store" / "shard-0" / "segments").glob("*.seg")
     side = segment.with_suffix(".idx")
     lost = 0
     if what == "side":
@@ -397,7 +397,7 @@ async def test_a_damaged_block_breaks_the_stream_before_it_and_drops_the_entry(t
     body = random.Random(4).randbytes(4 * BLOCK)
     async with store(tmp_path) as disk:
         await filled(disk, url(1), body)
-    (blob,) = (tmp_path / "store" / "blobs").glob("*.blob")
+    (blob,) = (tmp_path / "store" / "shard-0" / "blobs").glob("*.blob")
     data = bytearray(body)
     data[2 * BLOCK + 17] ^= 1
     blob.write_bytes(data)
@@ -421,7 +421,7 @@ async def test_a_damaged_block_breaks_the_stream_before_it_and_drops_the_entry(t
 async def test_a_missing_or_short_blob_is_a_miss(tmp_path: Path, what: str) -> None:
     async with store(tmp_path) as disk:
         await filled(disk, url(1), bytes(2 * BLOCK))
-    (blob,) = (tmp_path / "store" / "blobs").glob("*.blob")
+    (blob,) = (tmp_path / "store" / "shard-0" / "blobs").glob("*.blob")
     if what == "missing":
         blob.unlink()
     else:
@@ -433,7 +433,7 @@ async def test_a_missing_or_short_blob_is_a_miss(tmp_path: Path, what: str) -> N
 async def test_strays_of_a_kill_are_removed_at_the_next_start(tmp_path: Path) -> None:
     async with store(tmp_path):
         pass
-    stray = tmp_path / "store" / "blobs" / "0000000000000007.blob"
+    stray = tmp_path / "store" / "shard-0" / "blobs" / "0000000000000007.blob"
     stray.write_bytes(b"half a fill")
     async with store(tmp_path) as disk:
         await disk.sync()
@@ -454,13 +454,24 @@ async def test_a_forged_record_in_a_body_is_not_believed(tmp_path: Path) -> None
     forged = forger.pack(record.digest_of(url(9).encode()), 9, b"meta", b"evil")
     async with store(tmp_path) as disk:
         disk.save(entry(url(1), forged * 20))
-    (segment,) = (tmp_path / "store" / "segments").glob("*.seg")
+    (segment,) = (tmp_path / "store" / "shard-0" / "segments").glob("*.seg")
     segment.with_suffix(".idx").unlink()
     data = bytearray(segment.read_bytes())
     data[64 + 10] ^= 0xFF  # the honest record's head: the scan now walks through its body
     segment.write_bytes(data)
     async with store(tmp_path) as disk:
         assert not disk.holds(url(9))
+
+
+async def test_workers_share_a_folder_and_those_too_many_leave_nothing(tmp_path: Path) -> None:
+    async with store(tmp_path, shards=2) as one, store(tmp_path, shards=2) as two:
+        one.save(entry(url(1)))
+        two.save(entry(url(2)))
+        with pytest.raises(ConfigError, match="in use"):
+            await store(tmp_path, shards=2).__aenter__()
+    async with store(tmp_path) as disk:
+        assert disk.stats()["entries"] == 1
+        assert [each.name for each in (tmp_path / "store").iterdir()] == ["shard-0"]
 
 
 async def test_one_process_has_a_folder(tmp_path: Path) -> None:

@@ -37,15 +37,15 @@ class BlobFile:
 class Blobs:
     """The folder of blobs, and those that are open."""
 
-    def __init__(self, folder: str, files: Files, executor: Executor) -> None:
+    def __init__(self, files: Files, executor: Executor) -> None:
         self.files = files
         self.executor = executor
-        self._folder = folder
+        self.folder = ""
         self._open: OrderedDict[int, BlobFile] = OrderedDict()
 
     def path(self, number: int) -> str:
         """The file of a blob."""
-        return os.path.join(self._folder, f"{number:016d}.blob")
+        return os.path.join(self.folder, f"{number:016d}.blob")
 
     def opened(self, number: int) -> BlobFile | None:
         """The blob's file if it is open already."""

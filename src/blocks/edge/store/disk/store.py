@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import secrets
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from .bans import Bans, Scopes
 from .blob import BlobContent, Blobs
 from .files import Files
 from .fill import Fill
+from .folder import Folder, claim
+from .journal import Journal
 from .log import Log
 from .recovery import drop_strays, recover
 
@@ -31,7 +32,6 @@ PROMPT = (
     256 * 1024
 )  # bytes of a record that the loop itself copies out of the page cache; larger ones are a thread's work
 PENDING = 32 * 1024 * 1024  # bytes that may wait to be written; beyond it entries are dropped, not delayed
-JOURNAL = 4 * 1024 * 1024  # bytes of purges after which the journal is written anew
 MIN_SIZE = 4 * 1024 * 1024
 READERS = 4  # threads that read: nginx's thread_pool default is 32, but here only what the page cache lacks gets there
 
@@ -48,7 +48,8 @@ class _Saved(NamedTuple):
 class DiskStore:
     """Responses in a folder: at most ``size`` bytes, warm again after a restart or a kill, never serving what is damaged.
 
-    ``path`` is a folder of its own; one process uses it at a time (``ConfigError`` otherwise). ``clock`` is the edge's.
+    ``path`` is a folder of its own, for ``shards`` processes at most, each with a share of it that holds ``size`` (``ConfigError`` for
+    one process more). ``clock`` is the edge's.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class DiskStore:
         path: str | os.PathLike[str],
         size: float | str = "4GiB",
         *,
+        shards: int = 1,
         clock: Clock = SYSTEM,
         files: Files | None = None,
     ) -> None:
@@ -64,10 +66,11 @@ class DiskStore:
         if self.size < MIN_SIZE:
             raise ConfigError(f"a disk store of {size} is too small; give it {MIN_SIZE // 1048576}MiB or more")
         self.max_object = self.size // 4
+        self._shards = shards
         self.files = files or Files()
         self.bans = Bans()
         self.readers = ThreadPoolExecutor(READERS, "edge-disk-read")
-        self.blobs = Blobs(os.path.join(self.path, "blobs"), self.files, self.readers)
+        self.blobs = Blobs(self.files, self.readers)
         self.log: Log
         self._clock = clock
         self._session = secrets.randbits(63)
@@ -77,17 +80,20 @@ class DiskStore:
         self._pending: dict[str, _Saved] = {}
         self._pending_bytes = 0
         self._blob_base = self._blob_next = 0
-        self._journal = -1
-        self._journal_size = 0
-        self._lock = -1
+        self._folder: Folder
+        self._journal: Journal
         self._open = False
         self._counts = {"hits": 0, "misses": 0, "dropped": 0, "damaged": 0, "strays": 0}
 
     # -- its life
 
     async def __aenter__(self) -> DiskStore:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, self._start)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._start)
+        except BaseException:
+            self._writer.shutdown()
+            self.readers.shutdown()
+            raise
         self._open = True
         self._submit(self._sweep)
         return self
@@ -100,23 +106,15 @@ class DiskStore:
         self.readers.shutdown()
 
     def _start(self) -> None:
-        segments = os.path.join(self.path, "segments")
-        for folder in (segments, os.path.join(self.path, "blobs")):
-            self.files.folder(folder)
-        self._lock = locked(self.path)
-        secret = self.files.load(os.path.join(self.path, "secret"))
-        if secret is None or len(secret) != 8:
-            secret = secrets.token_bytes(8)
-            self.files.replace(os.path.join(self.path, "secret"), secret, durable=True)
-        self.log = Log(segments, self.size, record.Codec(secret), self.files, self.blobs.drop)
+        self._folder = folder = claim(self.path, self._shards, self.files)
+        self.blobs.folder = folder.blobs
+        self.log = Log(folder.segments, self.size, record.Codec(folder.secret()), self.files, self.blobs.drop)
         self.log.judge = self._judge
         self.log.generation = lambda: self.bans.generation
         recover(self.log)
         self._blob_base = self._blob_next = self.log.next_number << 32
-        self.bans.replay(self.files.load(self._journal_path) or b"")
-        oldest = [segment.generation for segment in self.log.segments.values()]
-        self.bans.forget(min(oldest, default=self.bans.generation))
-        self._rewrite_journal()
+        self._journal = Journal(folder.journal, self.bans, self.files)
+        self._journal.open(self._oldest())
         self.log.make_room(0)
 
     def _stop(self) -> None:
@@ -125,8 +123,12 @@ class DiskStore:
         self.blobs.close()
         for segment in self.log.segments.values():
             segment.close()
-        self.files.close(self._journal)
-        os.close(self._lock)
+        self._journal.close()
+        self._folder.release()
+
+    def _oldest(self) -> int:
+        """No entry is of an older generation."""
+        return min((segment.generation for segment in self.log.segments.values()), default=self.bans.generation)
 
     # -- the store's protocol
 
@@ -211,7 +213,7 @@ class DiskStore:
                     saved.entry.lifetime = min(saved.entry.lifetime, saved.entry.age(self._clock.monotonic()))
                 else:
                     self._replace_pending(key, _Saved(None, 0))
-        self._submit(lambda: self._journalled(line))
+        self._submit(lambda: self._journal.add(line))
         return found
 
     async def sync(self) -> None:
@@ -334,34 +336,19 @@ class DiskStore:
             return None
         return kept.head.flags | (record.SOFT if verdict.soft else 0)
 
-    @property
-    def _journal_path(self) -> str:
-        return os.path.join(self.path, "purges")
-
-    def _journalled(self, line: bytes) -> None:
+    def _flush_journal(self) -> None:
         try:
-            self.files.write(self._journal, line, self._journal_size)
-            self._journal_size += len(line)
-            if self._journal_size > JOURNAL:
-                self.bans.forget(min((s.generation for s in self.log.segments.values()), default=self.bans.generation))
-                self._rewrite_journal()
-            else:
-                self.files.sync(self._journal)
-        except OSError:
+            self._journal.flush(self._oldest())
+        except OSError:  # a full disk: a purge is worth more than what is stored
             self.log.counters.errors += 1
-            self.log.make_room(self.log.segment_size)  # a full disk: a purge is worth more than what is stored
-            self._rewrite_journal()
-
-    def _rewrite_journal(self) -> None:
-        data = self.bans.snapshot()
-        self.files.replace(self._journal_path, data, durable=True)
-        if self._journal >= 0:
-            self.files.close(self._journal)
-        self._journal = self.files.open(self._journal_path, create=True)
-        self._journal_size = len(data)
+            self.log.make_room(self.log.segment_size)
+            try:
+                self._journal.rewrite(self._oldest())
+            except OSError:
+                self.log.counters.errors += 1  # it stays in force here, and is tried again with the next one
 
     def _sweep(self) -> None:
-        self._counts["strays"] += drop_strays(self.log, os.path.join(self.path, "blobs"), self._blob_base)
+        self._counts["strays"] += drop_strays(self.log, self._folder.blobs, self._blob_base)
 
     # -- the order of operations
 
@@ -421,6 +408,7 @@ class DiskStore:
             if then is not None:
                 done.append(then)
         self.log.flush()
+        self._flush_journal()
         return done
 
     def _ran(self, future: asyncio.Future[Any]) -> None:
@@ -486,14 +474,3 @@ class DiskStore:
         if soft:
             entry.lifetime = min(entry.lifetime, entry.age(now))
         return entry
-
-
-def locked(path: str) -> int:
-    """A descriptor that holds the folder for this process. Raises ``ConfigError`` when another one has it."""
-    fd = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise ConfigError(f"the store {path} is in use by another process; give each its own folder") from None
-    return fd
