@@ -26,16 +26,14 @@ from .directives import NONE, parse_directives
 from .entry import MARKER, NO_CACHE, PARTIAL, PASS, TRANSFORM, Entry
 from .freshness import Asked, Policy
 from .key import KeyRules, authority, base_of, extras, forwarded_target
+from .library import Library
 from .origins import Origins
-from .purge import PurgeIndex
 from .rules import Route, Rule, route_of
-from .search import SearchVariance
 from .stats import Counts
 from .store import Purge, Store
-from .store.memory import MemoryStore
 from .transforming import Coder, Transform
 from .validators import is_precondition
-from .vary import preferred_language, variant_part
+from .vary import variant_part
 from .visit import Facts, Visit
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ _HEEDED = frozenset(("no-cache", "no-store", "max-age", "max-stale", "min-fresh"
 _ASKS_MORE = (b"range", b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range")
 _SPECIAL = NO_CACHE | PARTIAL | MARKER | PASS | TRANSFORM  # entries that do not take the short way
 _RENDERED = 4096  # entries whose fields are kept as they were sent last; a hot entry's head is then made once a second
-_SEARCHES = 1024  # paths whose No-Vary-Search is remembered, and queries by their canonical form
 _HOT = 3  # hits (in the counting of the memory store) from which an entry is worth refreshing before it expires
 
 
@@ -99,8 +96,6 @@ class Edge:
         self.random = random or Random()
         self.counts = Counts()
         self.events: deque[tuple[float, str, str]] = deque(maxlen=256)
-        self.memory = MemoryStore(size(memory), self._dropped)
-        self.store = _store(store, size(store_size), clock)
         self.flights: dict[str, Flight] = {}
         self.max_variants = max_variants
         self.transforms = tuple(transforms)
@@ -116,14 +111,16 @@ class Edge:
         self._route = Route(policy, seconds(grace))
         self._rules = [(rule, route_of(rule, policy, self._route.grace)) for rule in rules]
         self._admission = Admission(name, max_fills, rate(fill_rate) if fill_rate is not None else None, self.random)
-        self._ahead = refresh_ahead
         self._purgers = _networks(allow_purge)
-        self._index = PurgeIndex()
         self._fills: dict[int, list[Callable[[], None]]] = {}
-        self._searches: dict[str, SearchVariance] = {}
-        self._aliases: dict[str, str] = {}
         self._refreshing: set[asyncio.Task[None]] = set()
         self._coder = Coder(self) if self.transforms else None
+        self.store = _store(store, size(store_size), clock)
+        dropped = self._coder.drop if self._coder is not None else None
+        self.library = Library(
+            size(memory), self.store, self._key, refresh_ahead, clock.monotonic, self.random, dropped
+        )
+        self.memory = self.library.memory
         self._entries = self.memory.entries
         self._monotonic = clock.monotonic
         self._plain_key = not self._key.touches_query and self.releases is None
@@ -251,85 +248,6 @@ class Edge:
     def goes_past(self, visit: Visit) -> bool:
         """Whether nothing stored may answer: the request is for the origin to evaluate, or its route is not stored."""
         return is_precondition(visit.section) or not visit.route.store or not visit.target.startswith("/")
-
-    # -- what is stored
-
-    async def find(self, visit: Visit) -> Entry | None:
-        """The entry for a request, through markers and over both tiers."""
-        entry = await self._find_key(visit.key)
-        if entry is None and self._searches:
-            alias = self._alias(visit)
-            if alias is not None:
-                entry = await self._find_key(alias)
-                if entry is not None:
-                    visit.key = alias
-        if entry is not None and entry.flags & MARKER:
-            visit.marker = entry
-            variant = await self._find_key(visit.key + variant_part(entry.names, visit.section))
-            return variant or await self._by_language(entry, visit)
-        if entry is None and visit.section.has(b"range"):
-            entry = await self._find_key(steps.opaque(visit))
-        return entry
-
-    async def _find_key(self, key: str) -> Entry | None:
-        entry = self.memory.get(key)
-        if entry is None and self.store is not None and self.store.holds(key):
-            entry = await self.store.load(key)
-            if entry is not None:
-                self.put(entry)
-        return entry
-
-    async def _by_language(self, marker: Entry, visit: Visit) -> Entry | None:
-        """The variant in the one language that the client likes best (RFC 9110 §12.5.4), when Accept-Language alone selects."""
-        if marker.names != (b"accept-language",):
-            return None
-        language = preferred_language(visit.section)
-        if not language:
-            return None
-        for key in list(marker.variants or ()):
-            entry = await self._find_key(key)
-            if entry is not None and (entry.find(b"content-language") or b"").strip().lower() == language:
-                return entry
-        return None
-
-    def put(self, entry: Entry) -> None:
-        """Keep an entry in memory and findable for purges; one that is too large stays in the second tier alone."""
-        entry.early = entry.lifetime
-        if entry.lifetime >= 10.0 and self._ahead:
-            entry.early -= entry.lifetime * self._ahead * (0.5 + 0.5 * self.random.random())
-        if self.memory.put(entry) and not entry.flags & PASS:
-            self._index.add(entry.key, entry.tags)
-
-    def _dropped(self, entry: Entry) -> None:
-        if not entry.flags & PASS:
-            self._index.discard(entry.key, entry.tags)
-        if self._coder is not None and entry.flags & TRANSFORM:
-            self._coder.drop(entry)
-
-    def forget(self, key: str) -> None:
-        """Take one key out of both tiers."""
-        self.memory.remove(key)
-        if self.store is not None:
-            self.store.remove(key)
-
-    def remember_search(self, key: str, variance: SearchVariance) -> None:
-        """Queries that differ in what does not matter find the entry of ``key`` (No-Vary-Search)."""
-        path, _, query = key.partition("?")
-        if len(self._searches) >= _SEARCHES and path not in self._searches:
-            self._searches.clear()
-        if len(self._aliases) >= _SEARCHES:
-            self._aliases.clear()
-        self._searches[path] = variance
-        self._aliases[f"{path}?{variance.canonical(query)}"] = key
-
-    def _alias(self, visit: Visit) -> str | None:
-        path, _, query = visit.key.partition("?")
-        variance = self._searches.get(path)
-        return None if variance is None else self._aliases.get(f"{path}?{variance.canonical(query)}")
-
-    def entry(self, url: str) -> Entry | None:
-        """What memory holds for a URL (for a resource that varies: its marker)."""
-        return next((entry for key in self._keys(url) if (entry := self._entries.get(key)) is not None), None)
 
     # -- fills under way
 
@@ -461,57 +379,24 @@ class Edge:
         A URL or prefix is ``http://host/path``, or ``/path`` for that path on every host; both schemes are meant. A group is
         ``http://host name`` (RFC 9875). Exactly one is given, else ``ConfigError``.
         """
-        given = [
-            (kind, value)
-            for kind, value in (("url", url), ("prefix", prefix), ("host", host), ("tag", tag), ("tag", group))
-            if value
-        ]
+        pairs = (("url", url), ("prefix", prefix), ("host", host), ("tag", tag), ("tag", group))
+        given = [(kind, value) for kind, value in pairs if value]
         if len(given) != 1:
             raise ConfigError("purge what? give exactly one of url=, prefix=, host=, tag=, group=")
         kind, value = given[0]
-        values = self._keys(value) if kind in ("url", "prefix") else [value]
-        found = sum(self._purge(Purge(kind, each, soft)) for each in values)
+        values = self.library.keys_of(value, prefix=kind == "prefix") if kind in ("url", "prefix") else [value]
+        found = sum(self.library.purge(Purge(kind, each, soft)) for each in values)
+        self.counts.purged += found
         self._note("purge", f"{kind} {value}{' soft' if soft else ''}: {found}")
         return found
 
-    def _purge(self, purge: Purge) -> int:
-        found = 0
-        now = self._monotonic()
-        for key in self._index.find(purge):
-            entry = self._entries.get(key)
-            if entry is None:
-                continue
-            found += not entry.flags & MARKER
-            if not purge.soft:
-                self.memory.remove(key)
-            elif not entry.flags & MARKER:
-                entry.expire(now)
-        if self.store is not None:
-            found = max(found, self.store.purge(purge))
-        self.counts.purged += found
-        return found
+    def invalidate(self, purge: Purge) -> None:
+        """What an unsafe request changed is stored no more (RFC 9111 §4.4, RFC 9875 §3)."""
+        self.counts.invalidated += self.library.purge(purge)
 
-    def _keys(self, url: str) -> list[str]:
-        """The keys that a URL or prefix in a purge stands for."""
-        if url.startswith("/"):
-            return [f"{base}{url}" for base in self._index.bases()]
-        scheme, mark, rest = url.partition("://")
-        if not mark or scheme not in ("http", "https"):
-            raise ConfigError(f"{url!r} is no URL to purge; write http://host/path or /path")
-        host, slash, path = rest.partition("/")
-        return [authority(each, host if self._key.host else "-") + slash + path for each in ("http", "https")]
-
-    def own_key(self, visit: Visit, url: str) -> str:
-        """The key of a URL on the visit's own origin."""
-        return visit.facts.base + url.removeprefix(visit.facts.url)
-
-    def invalidate(self, key: str) -> None:
-        """What an unsafe request changed is stored no more (RFC 9111 §4.4)."""
-        self.counts.invalidated += self._purge(Purge("url", key))
-
-    def invalidate_tag(self, tag: str) -> None:
-        """What belongs to an invalidated group is stored no more (RFC 9875 §3)."""
-        self.counts.invalidated += self._purge(Purge("tag", tag))
+    def entry(self, url: str) -> Entry | None:
+        """What memory holds for a URL (for a resource that varies: its marker)."""
+        return next((entry for key in self.library.keys_of(url) if (entry := self._entries.get(key)) is not None), None)
 
     def purge_request(self, request: Request) -> Response:
         """The answer to a PURGE: 403 for those who may not.

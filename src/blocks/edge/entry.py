@@ -59,25 +59,29 @@ class Kept(Section):
     """A header section kept as its HTTP/1 field lines: one object for each entry; fields are cut out when somebody looks."""
 
     __slots__ = ("_cut",)
+    _cut: list[Pair] | None
 
     def __init__(self, wire: bytes) -> None:
-        self.derived = {}
-        self._index = None
+        super().__init__([])
         self._wire = wire
         self._dated = True  # what is stored has a Date: the step that stores adds it
-        self._cut: list[Pair] | None = None
 
     @property
-    def pairs(self) -> list[Pair]:  # type: ignore[override]  # a slot of the base; here it is made on demand
+    def pairs(self) -> list[Pair]:
         """(lower-case name, value) in order."""
         cut = self._cut
         if cut is None:
-            cut = self._cut = []
+            cut = []
             for line in (self._wire or b"").split(b"\r\n"):
                 if line:
                     name, _, value = line.partition(b": ")
                     cut.append((name.lower(), value))
+            self._cut = cut
         return cut
+
+    @pairs.setter
+    def pairs(self, pairs: list[Pair]) -> None:
+        self._cut = pairs or None
 
 
 def wire_of(pairs: list[Pair]) -> bytes:

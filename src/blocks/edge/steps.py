@@ -30,7 +30,8 @@ from .fill import Fill
 from .freshness import is_fresh, may_revalidate_behind, may_serve_on_error
 from .invalidation import invalidated_tags, invalidated_urls, invalidates, same_origin
 from .ranges import Parts, parse_content_range, parse_range, range_holds, wanted
-from .storing import add_part, freshen, keep, opaque_key, pass_by
+from .store import Purge
+from .storing import add_part, freshen, keep, pass_by
 from .validators import is_not_modified, strongly_same, validating_pairs
 from .vary import variant_part
 
@@ -64,7 +65,7 @@ async def lookup(edge: Edge, visit: Visit) -> Response | str:
         or edge.goes_past(visit)
     ):
         return "pass"
-    entry = await edge.find(visit)
+    entry = await edge.library.find(visit)
     alone = "only-if-cached" in visit.directives
     if entry is None or entry.flags & PASS:
         visit.reason = cache_status.VARY_MISS if visit.marker is not None else cache_status.URI_MISS
@@ -202,11 +203,6 @@ async def refresh(edge: Edge, visit: Visit) -> Response:
     return outcome if isinstance(outcome, Response) else await run(edge, visit, outcome)
 
 
-def opaque(visit: Visit) -> str:
-    """The key of a stored 206 for the visit's very Range."""
-    return opaque_key(visit.key, visit.section.index[b"range"][0])
-
-
 async def fetch(edge: Edge, visit: Visit) -> Response:
     """Ask the origin: with what validates the stale entry, or with the client's Range (RFC 9111 §4.3.1)."""
     entry = visit.entry
@@ -254,7 +250,7 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
     edge.counts.refused += 1
     visit.detail = refused
     if old is not None and status < 500 and not visit.asked.no_store:
-        edge.forget(old.key)
+        edge.library.forget(old.key)
     if status >= 500:
         flight.crash(UpstreamFault(f"the origin answered {status}", reason="origin-error", status=status))
     else:
@@ -421,7 +417,7 @@ async def head(edge: Edge, visit: Visit) -> Response | str:
         same = length is None or old.length is None or length == b"%d" % old.length
         known = freshen(edge, visit, old, response, asked_at)[0] if same else None
         if known is None:
-            edge.forget(old.key)
+            edge.library.forget(old.key)
     return _uncached(edge, visit, response)
 
 
@@ -438,9 +434,9 @@ async def forward(edge: Edge, visit: Visit) -> Response | str:
     if invalidates(request.method, response.status):
         url = visit.facts.url + visit.target
         for target in invalidated_urls(url, section):
-            edge.invalidate(edge.own_key(visit, target))
+            edge.invalidate(Purge("url", visit.facts.base + target.removeprefix(visit.facts.url)))
         for tag in invalidated_tags(visit.facts.base, section):
-            edge.invalidate_tag(tag)
+            edge.invalidate(Purge("tag", tag))
         if request.method == "POST" and response.status == 200:
             _keep_post(edge, visit, response, url, asked_at)
     if response.status == 101:

@@ -170,14 +170,14 @@ def commit(edge: Edge, key: str, entry: Entry, request: Section, *, spilled: boo
     """Make an entry findable: in memory, in the second tier, and, when it varies, through its marker."""
     if entry.names:
         _mark(edge, key, entry)
-    edge.put(entry)
+    edge.library.put(entry)
     edge.counts.stored += 1
     if edge.store is not None and not spilled and isinstance(entry.body, bytes):
         edge.store.save(entry)
     rule = entry.find(b"no-vary-search")
     variance = parse_no_vary_search(rule) if rule is not None else None
     if variance is not None and entry.status == 200:
-        edge.remember_search(key, variance)
+        edge.library.remember_search(key, variance)
 
 
 def _mark(edge: Edge, key: str, entry: Entry) -> None:
@@ -189,7 +189,7 @@ def _mark(edge: Edge, key: str, entry: Entry) -> None:
         marker.variants = {}
         if old is not None and old.variants:
             for variant in list(old.variants):
-                edge.forget(variant)
+                edge.library.forget(variant)
     variants = marker.variants
     assert variants is not None
     if entry.key not in variants:
@@ -197,8 +197,8 @@ def _mark(edge: Edge, key: str, entry: Entry) -> None:
         while len(variants) > edge.max_variants:
             oldest = next(iter(variants))
             del variants[oldest]
-            edge.forget(oldest)
-        edge.put(marker)
+            edge.library.forget(oldest)
+        edge.library.put(marker)
         if edge.store is not None:
             edge.store.save(marker)
 
@@ -209,7 +209,7 @@ def pass_by(edge: Edge, visit: Visit, status: int) -> None:
         return
     known = edge.memory.entries.get(visit.key)
     if known is None or known.flags & PASS or not known.flags & MARKER:
-        edge.put(Entry(visit.key, 0, b"", b"", born=visit.now, lifetime=PASS_FOR, flags=PASS))
+        edge.library.put(Entry(visit.key, 0, b"", b"", born=visit.now, lifetime=PASS_FOR, flags=PASS))
 
 
 # -- 304, HEAD and 206: what changes an entry that is there
@@ -241,9 +241,9 @@ def freshen(edge: Edge, visit: Visit, old: Entry, response: Response, asked_at: 
         tags=tags_of(merged, visit.facts.base),
     )
     if verdict.refused:
-        edge.forget(old.key)
+        edge.library.forget(old.key)
     else:
-        edge.put(entry)
+        edge.library.put(entry)
         if edge.store is not None:
             edge.store.update(entry)
     return entry, verdict
@@ -299,7 +299,7 @@ def add_part(edge: Edge, entry: Entry, part: Part, data: bytes) -> None:
     else:
         entry.flags |= PARTIAL
         entry.body = parts
-    edge.put(entry)
+    edge.library.put(entry)
     edge.counts.stored += 1
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from blocks.http.message import Pair, Section
 
-from .entry import Entry, wire_of
+from .entry import TRANSFORM, Entry, wire_of
 
 if TYPE_CHECKING:
     from .edge import Edge
@@ -83,11 +83,13 @@ class Coder:
             born=entry.born, lifetime=entry.lifetime, revalidate=entry.revalidate, on_error=entry.on_error, tags=entry.tags,
         )  # fmt: skip
         if self._edge.memory.entries.get(entry.key) is entry:
-            self._edge.put(twin)
+            self._edge.library.put(twin)
         return twin if made is not None else entry
 
     def drop(self, entry: Entry) -> None:
         """The entry left: its twins are of no use any more."""
+        if not entry.flags & TRANSFORM:
+            return
         for coding in _CODINGS:
             self._edge.memory.remove(_twin_key(entry, coding))
 
