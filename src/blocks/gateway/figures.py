@@ -8,7 +8,7 @@ from typing import Any
 from blocks.core.histogram import Histogram
 from blocks.core.metrics import Reading
 
-MAX_CONSUMERS = 100  # consumers with figures of their own; the others are counted together
+MAX_CONSUMERS = 50  # keys that are told apart; the sketch replaces the least of them
 
 
 class Figures:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,21 +13,25 @@ from blocks.core.errors import ClientGone, Failure
 from blocks.core.metrics import Metrics
 from blocks.http.body import Stream
 from blocks.http.h1.writer import phrase
-from blocks.http.handler import Handler, running
+from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
 
 from .address import Addresses
 from .context import STATE_KEY, Context
 from .ending import Ending
-from .figures import Figures, readings
-from .path import BadPath, canonical, host_name, rewrite
+from .figures import Figures, Top, readings
+from .parts import Parts
+from .path import BadPath
 from .problem import problem
 from .route import Route
-from .routes.table import NOT_FOUND, Found, Missed
+from .routes.table import Missed
 from .site import Kept, Site
 from .snapshot import Lane, Snapshot
 from .steps import After
 from .versions import Versions
+
+Choose = Callable[[Request], Snapshot]
+Observer = Callable[[Snapshot, int, float], None]  # (which, status, seconds)
 
 
 class Gateway:
@@ -89,9 +92,10 @@ class Gateway:
         self.snapshot = snapshot
         self.kept: Kept = snapshot.site.keeper
         self.unrouted = Figures()
-        self._choose: Callable[[Request], Snapshot] | None = None
-        self._observe: Callable[[Context, int, float], None] | None = None
-        self._stacks: dict[int, AsyncExitStack] = {}
+        self.top = Top()
+        self._choose: Choose | None = None
+        self._observe: Observer | None = None
+        self._parts = Parts()
 
     # -- life
 
@@ -109,19 +113,30 @@ class Gateway:
 
         metrics.collect(collect)
 
+    async def __aenter__(self) -> Gateway:
+        """``running`` has entered the parts; they stay until it leaves them."""
+        self._parts.own(self.snapshot.parts)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._parts.close()
+
     async def enter(self, snapshot: Snapshot) -> None:
-        """Start what only the new snapshot has; the old one's parts go on until ``leave``."""
-        stack = AsyncExitStack()
-        known = {id(part) for part in self.snapshot.parts}
-        new = [part for part in snapshot.parts if id(part) not in known]
-        await stack.enter_async_context(running(*new)) if new else None
-        self._stacks[id(snapshot)] = stack
+        """Start what the snapshot needs and does not run yet, before it may be chosen."""
+        await self._parts.enter(snapshot.parts)
 
     async def leave(self, snapshot: Snapshot) -> None:
-        """Stop what ``enter`` started for a snapshot that is out of use."""
-        stack = self._stacks.pop(id(snapshot), None)
-        if stack is not None:
-            await stack.aclose()
+        """Stop what only that snapshot needed. It must not be chosen any more."""
+        await self._parts.leave(snapshot.parts)
+
+    def swap(self, snapshot: Snapshot) -> Snapshot:
+        """Answer with ``snapshot`` from the next request on; returns the one that answered until now."""
+        old, self.snapshot = self.snapshot, snapshot
+        return old
+
+    def observe(self, choose: Choose | None, observer: Observer | None) -> None:
+        """Let ``choose`` pick the snapshot of each request, and tell ``observer`` how it went; None for neither."""
+        self._choose, self._observe = choose, observer
 
     # -- the way of a request
 
@@ -130,7 +145,7 @@ class Gateway:
         now = self._now()
         snapshot = self.snapshot if self._choose is None else self._choose(request)
         try:
-            found, path = self._find(snapshot, request)
+            found, path = snapshot.find(request)
         except BadPath as error:
             self.unrouted.classes[4] += 1
             return problem(400, "Bad Request", str(error))
@@ -145,8 +160,10 @@ class Gateway:
             request.deadline = min(request.deadline, asyncio.get_running_loop().time() + route.timeout)
         try:
             response = await self._pass(lane, request, context)
-        except BaseException:
+        except BaseException as error:
             lane.figures.classes[0] += 1
+            if self._observe is not None and isinstance(error, Exception) and not isinstance(error, ClientGone):
+                self._observe(snapshot, 500, self._now() - now)
             if context.ends is not None:
                 context.end(None)
             raise
@@ -155,34 +172,12 @@ class Gateway:
         seconds = self._now() - now
         figures.durations.record(seconds)
         if self._observe is not None:
-            self._observe(context, response.status, seconds)
+            self._observe(snapshot, response.status, seconds)
+        if context.limited is not None:
+            self.top.add(context.limited)
         if context.ends is not None:
             _end_with_body(context, response)
         return response
-
-    def _find(self, snapshot: Snapshot, request: Request) -> tuple[Found | Missed, str]:
-        """The route of a request, whose target is rewritten to what was matched."""
-        target = request.target
-        raw = target if "?" not in target else target.partition("?")[0]
-        path = canonical(raw)
-        if path is None:
-            if raw == "*":
-                return NOT_FOUND, raw
-            path = rewrite(raw, encoded_slash=snapshot.encoded_slash, semicolon=snapshot.semicolon)
-            request.target = path + target[len(raw) :]
-        method = request.method
-        host = ""
-        if snapshot.table.by_host:
-            value = request.headers.find(b"host")
-            host = "" if not value else _host(value)
-        found = snapshot.table.match(method, host, path, request)
-        if method == "OPTIONS" and isinstance(found, Missed) and found.allowed:
-            wanted = request.headers.find(b"access-control-request-method")
-            if wanted is not None and request.headers.find(b"origin") is not None:
-                preflight = snapshot.table.match(wanted.decode("latin-1"), host, path, request)
-                if not isinstance(preflight, Missed) and "cors" in snapshot.lanes[preflight[0]].plan.names:
-                    return preflight, path
-        return found, path
 
     async def _pass(self, lane: Lane, request: Request, context: Context) -> Response:
         """The checks, the service, the afters."""
@@ -214,20 +209,6 @@ class Gateway:
 
 async def _settled(after: After, changed: Response | Awaitable[Response]) -> Response:
     return changed if isinstance(changed, Response) else await changed
-
-
-_hosts: dict[bytes, str] = {}
-_MAX_HOSTS = 4096  # spellings remembered; a client that invents hosts makes the memory start again
-
-
-def _host(value: bytes) -> str:
-    found = _hosts.get(value)
-    if found is None:
-        found = host_name(value.decode("latin-1"))
-        if len(_hosts) >= _MAX_HOSTS:
-            _hosts.clear()
-        _hosts[value] = found
-    return found
 
 
 def _missed(missed: Missed, request: Request) -> Response:

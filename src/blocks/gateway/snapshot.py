@@ -7,11 +7,13 @@ from typing import Any
 
 from blocks.core.errors import ConfigError
 from blocks.http.handler import bind
+from blocks.http.message import Request
 
 from .address import Addresses
 from .figures import Figures
+from .path import canonical, host_name, rewrite
 from .route import Route
-from .routes.table import Table
+from .routes.table import NOT_FOUND, Found, Missed, Table
 from .routes.template import Template
 from .site import Site
 from .steps import Plan, Step, build_steps
@@ -86,6 +88,50 @@ class Snapshot:
     def direct(self) -> bool:
         """Whether no step needs a task of its own."""
         return all(lane.plan.direct for lane in self.lanes.values())
+
+    def find(self, request: Request) -> tuple[Found | Missed, str]:
+        """The route of a request, whose target is rewritten to what was matched, and that path. Raises ``BadPath``."""
+        target = request.target
+        raw = target if "?" not in target else target.partition("?")[0]
+        path = canonical(raw)
+        if path is None:
+            if raw == "*":
+                return NOT_FOUND, raw
+            path = rewrite(raw, encoded_slash=self.encoded_slash, semicolon=self.semicolon)
+            request.target = path + target[len(raw) :]
+        method = request.method
+        host = ""
+        if self.table.by_host:
+            value = request.headers.find(b"host")
+            host = "" if not value else _host(value)
+        found = self.table.match(method, host, path, request)
+        if method == "OPTIONS" and isinstance(found, Missed) and found.allowed:
+            return self._preflight(request, host, path) or found, path
+        return found, path
+
+    def _preflight(self, request: Request, host: str, path: str) -> Found | None:
+        """A CORS preflight belongs to the route of the method that it asks for, when that route has CORS."""
+        wanted = request.headers.find(b"access-control-request-method")
+        if wanted is None or request.headers.find(b"origin") is None:
+            return None
+        found = self.table.match(wanted.decode("latin-1"), host, path, request)
+        if isinstance(found, Missed) or "cors" not in self.lanes[found[0]].plan.names:
+            return None
+        return found
+
+
+_hosts: dict[bytes, str] = {}
+_MAX_HOSTS = 4096  # spellings remembered; a client that invents hosts makes the memory start again
+
+
+def _host(value: bytes) -> str:
+    found = _hosts.get(value)
+    if found is None:
+        found = host_name(value.decode("latin-1"))
+        if len(_hosts) >= _MAX_HOSTS:
+            _hosts.clear()
+        _hosts[value] = found
+    return found
 
 
 def _steps(route: Route, site: Site, defaults: dict[str, Any], versions: Versions | None) -> list[Step]:

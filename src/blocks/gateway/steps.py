@@ -5,7 +5,7 @@ The order is fixed here, with a reason for each place: whoever reads this table 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -13,6 +13,7 @@ from blocks.core.errors import ConfigError
 from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
 
+from .config.complaint import Complaint, ConfigErrors, complaints_of
 from .context import Context
 
 if TYPE_CHECKING:
@@ -145,9 +146,10 @@ def is_step(value: object) -> bool:
     return any(callable(getattr(value, method, None)) for method in ("check", "after", "around"))
 
 
-def build_steps(options: dict[str, Any], site: Site) -> list[Step]:
-    """The steps that a route's options ask for, in the order of ``FEATURES``. Raises ``ConfigError`` with ``at`` set."""
+def build_steps(options: Mapping[str, Any], site: Site) -> list[Step]:
+    """The steps that a route's options ask for, in the order of ``FEATURES``. Raises ``ConfigErrors`` with everything that is wrong."""
     steps: list[Step] = []
+    complaints: list[Complaint] = []
     for feature in FEATURES:
         given = {word: options[word] for word in feature.keywords if options.get(word) is not None}
         if not given:
@@ -160,8 +162,10 @@ def build_steps(options: dict[str, Any], site: Site) -> list[Step]:
         try:
             step = home.step(site.settings(home, value), site)
         except ConfigError as error:
-            error.at = (*(() if feature.keys else (feature.key,)), *getattr(error, "at", ()))  # type: ignore[attr-defined]  # where in the table
-            raise
+            complaints += complaints_of(error, () if len(feature.keys) > 1 else (feature.keywords[0],))
+            continue
         if step is not None:
             steps.append(step)
+    if complaints:
+        raise ConfigErrors(list(dict.fromkeys(complaints)))
     return steps

@@ -1,0 +1,257 @@
+"""A file becomes a snapshot, or everything that is wrong with it. Nothing that runs is touched until all of it is right."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import msgspec
+
+from blocks.core.clock import SYSTEM, Clock
+from blocks.core.errors import ConfigError
+from blocks.http.handler import Handler
+from blocks.http.message import Request, Response
+
+from ..address import Addresses
+from ..conflicts import unreachable
+from ..limits.rule import Limit, amount_of
+from ..route import Route, route
+from ..routes.template import Template
+from ..site import Kept, Site
+from ..snapshot import Snapshot
+from ..steps import ENDS, KEYWORDS
+from .complaint import At, Complaint, ConfigErrors, complaints_of
+from .decode import convert
+from .read import Source, read
+from .schema import FileTable, RouteTable
+from .services import Fixed, service_of
+from .suggest import suggestion
+
+_OWN = frozenset(field.encode_name for field in msgspec.structs.fields(RouteTable))
+_ENDS = {feature.key: feature for feature in ENDS}
+
+
+class Loaded(NamedTuple):
+    """What a file came to. ``warnings`` are complaints that do not stop it; ``digest`` names this very content."""
+
+    snapshot: Snapshot
+    settings: FileTable
+    source: Source
+    warnings: list[Complaint]
+    digest: str
+
+
+class Objects(NamedTuple):
+    """What a file may name but cannot hold: brokers' and caches' objects, handlers, and a table of countries."""
+
+    services: Mapping[str, Handler] = {}
+    publishers: Mapping[str, Any] = {}
+    subscribers: Mapping[str, Any] = {}
+    caches: Mapping[str, Any] = {}
+    country: Callable[[str], str] | None = None
+
+
+def load(
+    path: Path | str,
+    *,
+    objects: Objects = Objects(),  # noqa: B008  # a tuple of empty tables, never changed
+    kept: Kept | None = None,
+    clock: Clock = SYSTEM,
+    random: Random | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Read, check and build. Raises ``ConfigErrors`` whose ``source`` (if the file could be read) gives the places.
+
+    ``kept`` is the running gateway's state (``gateway.kept``): limits, key sets and figures of the same names go on.
+    """
+    source = read(Path(path), os.environ if environment is None else environment)
+    try:
+        return _Loader(source, objects, kept, clock, random).run()
+    except ConfigErrors as error:
+        error.source = source  # type: ignore[attr-defined]  # for the report
+        raise
+
+
+class _Loader:
+    """One run over one file; ``complaints`` collects."""
+
+    def __init__(
+        self, source: Source, objects: Objects, kept: Kept | None, clock: Clock, random: Random | None
+    ) -> None:
+        self._source = source
+        self._objects = objects
+        self._complaints: list[Complaint] = []
+        self._kept = kept
+        self._clock = clock
+        self._random = random
+        self._services: dict[str, Handler] = dict(objects.services)
+        self._broken: set[str] = set()  # services whose own table is wrong: said once, not again by each route
+
+    def run(self) -> Loaded:
+        """The whole way."""
+        settings: Any = convert(FileTable, self._source.tables, (), self._complaints)
+        if not isinstance(settings, FileTable):
+            settings = self._what_can_be_read()
+        site = self._site(settings)
+        addresses = self._addresses(settings)
+        site.addresses = addresses
+        places: list[int] = []
+        routes: list[Route] = []
+        for number, table in enumerate(settings.routes):
+            made = self._route(number, table, site)
+            if made is not None:
+                routes.append(made)
+                places.append(number)
+        if not settings.routes and not self._complaints:
+            self._complaints.append(Complaint((), "there is no [[routes]]: a gateway without routes answers nothing"))
+
+        def on_error(place: int, error: ConfigError) -> None:
+            self._complaints.extend(complaints_of(error, ("routes", places[place])))
+
+        digest = hashlib.blake2b(repr(self._source.tables).encode(), digest_size=6).hexdigest()
+        general = settings.gateway
+        defaults = {**general.defaults, **({} if general.auth is None else {"auth": general.auth})}
+        for word in general.defaults:
+            if word not in KEYWORDS:
+                at = ("gateway", "defaults", word)
+                self._complaints.append(Complaint(at, f"unknown key {word!r}{suggestion(word, KEYWORDS)}"))
+        snapshot = Snapshot(
+            routes, site, addresses=addresses, versions=settings.versions, defaults=defaults, encoded_slash=general.encoded_slash,
+            semicolon=general.semicolon, label=digest, source=self._source, on_error=on_error,
+        )  # fmt: skip
+        if self._complaints:
+            raise ConfigErrors(list(dict.fromkeys(self._complaints)))
+        warnings = [Complaint(("routes", places[place]), words, "warning") for place, words in unreachable(routes)]
+        warnings += self._unused(settings)
+        return Loaded(snapshot, settings, self._source, warnings, digest)
+
+    def _what_can_be_read(self) -> FileTable:
+        """The parts of a file that are right, so that the others' errors are found in the same run."""
+        good = FileTable()
+        for field in msgspec.structs.fields(FileTable):
+            if field.encode_name in self._source.tables:
+                unheard: list[Complaint] = []
+                value = convert(field.type, self._source.tables[field.encode_name], (), unheard)
+                if not unheard:
+                    setattr(good, field.name, value)
+                elif isinstance(self._source.tables[field.encode_name], dict) and field.name in ("services", "limits"):
+                    self._broken |= set(self._source.tables[field.encode_name])
+        return good
+
+    def _site(self, settings: FileTable) -> Site:
+        for name, table in settings.services.items():
+            try:
+                self._services[name] = service_of(name, table)
+            except ConfigError as error:
+                self._broken.add(name)
+                self._complaints.extend(complaints_of(error, ("services", name)))
+        for name, limit in settings.limits.items():
+            self._limit(name, limit)
+        tables: dict[str, Mapping[str, Any]] = {
+            "auth": settings.auth, "limits": settings.limits, "consumers": settings.consumers,
+            "redis": msgspec.to_builtins(settings.redis) if settings.redis is not None else {},
+        }  # fmt: skip
+        objects = self._objects
+        return Site(
+            clock=self._clock, random=self._random, base=self._source.path.parent, tables=tables, services=self._services,
+            publishers=objects.publishers, subscribers=objects.subscribers, caches=objects.caches, country=objects.country,
+            kept=self._kept,
+        )  # fmt: skip
+
+    def _limit(self, name: str, limit: Limit) -> None:
+        rates: list[tuple[At, str]] = [(("rate",), limit.rate)]
+        rates += [(("tiers", tier), text) for tier, text in limit.tiers.items()]
+        for at, text in rates:
+            try:
+                amount_of(text, limit)
+            except ConfigError as error:
+                self._complaints.append(Complaint(("limits", name, *at), str(error)))
+
+    def _addresses(self, settings: FileTable) -> Addresses:
+        own = settings.gateway
+        try:
+            return Addresses(own.trusted, own.forwarded_by, own.ipv6_prefix, own.ipv4_prefix, own.trust_unix)
+        except (ConfigError, ValueError) as error:
+            self._complaints.append(Complaint(("gateway",), str(error)))
+            return Addresses()
+
+    def _route(self, number: int, table: dict[str, Any], site: Site) -> Route | None:
+        at: At = ("routes", number)
+        own = {key: value for key, value in table.items() if key in _OWN}
+        options = {key: value for key, value in table.items() if key in KEYWORDS}
+        ends = [key for key in table if key in _ENDS]
+        for key in table:
+            if key not in _OWN and key not in KEYWORDS and key not in _ENDS:
+                known = [*_OWN, *KEYWORDS, *_ENDS]
+                self._complaints.append(Complaint((*at, key), f"unknown key {key!r}{suggestion(key, known)}"))
+        words: Any = convert(RouteTable, own, at, self._complaints)
+        if not isinstance(words, RouteTable):
+            return None
+        try:
+            Template(words.path)
+        except ConfigError as error:
+            self._complaints.append(Complaint((*at, "path"), str(error)))
+            return None
+        try:
+            made = self._make(words, options)
+        except (ConfigError, ValueError) as error:
+            self._complaints.extend(
+                complaints_of(error if isinstance(error, ConfigError) else ConfigError(str(error)), at)
+            )
+            return None
+        site.route = made
+        handler = self._handler(at, words, ends, table, site)
+        if handler is not None:
+            made.handler = handler
+        return made  # with nobody behind it when that was wrong: its steps are looked at all the same
+
+    def _make(self, words: RouteTable, options: dict[str, Any]) -> Route:
+        return route(
+            words.path, _nobody, methods=words.methods, host=words.host, headers=words.headers, query=words.query,
+            weight=words.weight, version=words.version, name=words.name, exact=words.exact, timeout=words.timeout,
+            description=words.description, tags=words.tags, **options,
+        )  # fmt: skip
+
+    def _handler(self, at: At, words: RouteTable, ends: list[str], table: dict[str, Any], site: Site) -> Handler | None:
+        """The end of a route: exactly one of a service, a fixed answer, and the features of ``ENDS``."""
+        given = [*(["service"] if words.service else []), *(["respond"] if words.respond is not None else []), *ends]
+        try:
+            if len(given) != 1:
+                known = ", ".join(["service", "respond", *_ENDS])
+                said = f"not {' and '.join(given)} together" if given else "and this one has none"
+                raise ConfigError(f"a route ends in exactly one of {known}, {said}")
+            if words.respond is not None:
+                return Fixed(words.respond)
+            if words.service:
+                if words.service in self._broken:
+                    return None
+                at = (*at, "service")
+                return site.service(words.service)
+            at = (*at, given[0])
+            from importlib import import_module
+
+            home: Any = import_module(_ENDS[given[0]].home)
+            handler: Handler = home.handler(site.settings(home, table[given[0]]), site)
+            return handler
+        except ConfigError as error:
+            self._complaints.extend(complaints_of(error, at))
+            return None
+
+    def _unused(self, settings: FileTable) -> list[Complaint]:
+        """Tables that nothing names: most often a name that was misspelt."""
+        text = repr(settings.routes) + repr(settings.gateway)
+        return [
+            Complaint((kind, name), f"nothing uses [{kind}.{name}]", "warning")
+            for kind, names in (("services", settings.services), ("auth", settings.auth), ("limits", settings.limits))
+            for name in names
+            if repr(name) not in text
+        ]
+
+
+async def _nobody(request: Request) -> Response:
+    """Stands for a route's end while the route is being read."""
+    return Response(503)

@@ -1,0 +1,142 @@
+"""A file becomes plain tables and the places of their keys; ``${NAME}`` is filled from the environment, ``${file:PATH}`` from a file.
+
+TOML is the format; ``.json`` and ``.yaml`` files are read, too, without places.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from blocks.core.errors import ConfigError, MissingExtra
+
+from .complaint import At, Complaint, ConfigErrors
+from .places import Place, places_of
+
+_FILL = re.compile(r"\$\$|\$\{([^}]*)\}")
+_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.S)
+_WHERE = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.S)
+_OTHERS = (".json", ".yaml", ".yml")
+MAX_FILE = 16 * 1024 * 1024  # bytes of a configuration file
+
+
+class Source:
+    """A file that was read: its tables, filled; its text; and ``places``, worked out only when somebody asks."""
+
+    def __init__(self, path: Path, text: str, tables: dict[str, Any], places: dict[At, Place] | None = None) -> None:
+        self.path = path
+        self.text = text
+        self.tables = tables
+        self._places = places
+
+    @property
+    def places(self) -> dict[At, Place]:
+        """Where each key stands; empty for JSON and YAML."""
+        if self._places is None:
+            self._places = places_of(self.text) if self.path.suffix not in _OTHERS else {}
+        return self._places
+
+
+def read(path: Path, environment: Mapping[str, str]) -> Source:
+    """Read a file. Raises ``ConfigErrors``; syntax errors and unset variables are told with their places."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigErrors([Complaint((), f"cannot be read: {error.strerror or error}")]) from error
+    if len(data) > MAX_FILE:
+        raise ConfigErrors([Complaint((), f"has more than {MAX_FILE} bytes")])
+    try:
+        text = data.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ConfigErrors([Complaint((), f"is not UTF-8: {error.reason} at byte {error.start}")]) from error
+    tables = parse(text, path.suffix)
+    complaints: list[Complaint] = []
+    filled = _fill(tables, (), environment, path.parent, complaints)
+    source = Source(path, text, filled)
+    if complaints:
+        failure = ConfigErrors(complaints)
+        failure.source = source  # type: ignore[attr-defined]  # for the report
+        raise failure
+    return source
+
+
+def parse(text: str, suffix: str = ".toml") -> dict[str, Any]:
+    """The tables of a text. Raises ``ConfigErrors`` for a syntax error."""
+    if suffix == ".json":
+        try:
+            return _table(json.loads(text))
+        except ValueError as error:
+            raise ConfigErrors([Complaint((), f"is not JSON: {error}")]) from error
+    if suffix in _OTHERS:
+        return _table(_yaml(text))
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        match = _WHERE.fullmatch(str(error))
+        message = match.group(1) if match else str(error)
+        failure = ConfigErrors([Complaint((), message)])
+        lines = text.count("\n") + 1
+        line, column = (int(match.group(2)), int(match.group(3))) if match and match.group(2) else (lines, 1)
+        failure.source = Source(Path(), text, {}, {(): Place(line, column, 1)})  # type: ignore[attr-defined]  # for the report
+        raise failure from error
+    return tables
+
+
+def _yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtra("a configuration in YAML", "yaml") from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigErrors([Complaint((), f"is not YAML: {error}")]) from error
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigErrors([Complaint((), "is not a table of settings")])
+    return value
+
+
+def _fill(value: Any, at: At, environment: Mapping[str, str], base: Path, complaints: list[Complaint]) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(item, (*at, key), environment, base, complaints) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, (*at, place), environment, base, complaints) for place, item in enumerate(value)]
+    if not isinstance(value, str) or "$" not in value:
+        return value
+
+    def fill(match: re.Match[str]) -> str:
+        if match.group() == "$$":
+            return "$"
+        try:
+            return _lookup(match.group(1), environment, base)
+        except ConfigError as error:
+            complaints.append(Complaint(at, str(error)))
+            return ""
+
+    return _FILL.sub(fill, value)
+
+
+def _lookup(words: str, environment: Mapping[str, str], base: Path) -> str:
+    if words.startswith("file:"):
+        try:
+            return (base / words[5:]).read_text().rstrip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"${{{words}}} cannot be read") from error
+    match = _NAME.fullmatch(words)
+    if match is None:
+        raise ConfigError(
+            f"${{{words}}} is not understood; write ${{NAME}}, ${{NAME:-default}}, ${{file:PATH}} or $$ for a dollar"
+        )
+    found = environment.get(match.group(1), match.group(2))
+    if found is None:
+        raise ConfigError(
+            f"the environment variable {match.group(1)} is not set; give a default with ${{{match.group(1)}:-…}}"
+        )
+    return found

@@ -1,0 +1,36 @@
+"""Complaints as people read them: ``file:line:column: error: what``, the source line, and a mark under the place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .complaint import Complaint, ConfigErrors, dotted
+from .places import nearest
+from .read import Source
+
+TAB = 4
+
+
+def report(complaints: Iterable[Complaint], source: Source | None, name: str) -> str:
+    """All complaints, in the order of the file."""
+    rows: list[tuple[int, int, str]] = []
+    for complaint in complaints:
+        place = nearest(source.places, complaint.at) if source is not None else None
+        where = f" ({dotted(complaint.at)})" if complaint.at else ""
+        if place is None or source is None:
+            rows.append((0, 0, f"{name}: {complaint.level}: {complaint.message}{where}"))
+            continue
+        lines = source.text.split("\n")
+        line = lines[place.line - 1] if place.line <= len(lines) else ""
+        shown = line.expandtabs(TAB)
+        indent = len(line[: place.column - 1].expandtabs(TAB))
+        width = max(min(place.width, len(shown) - indent), 1)
+        mark = " " * indent + "^" * width
+        head = f"{name}:{place.line}:{place.column}: {complaint.level}: {complaint.message}{where}"
+        rows.append((place.line, place.column, f"{head}\n    {shown}\n    {mark}"))
+    return "\n".join(text for _, _, text in sorted(rows, key=lambda row: row[:2]))
+
+
+def report_error(error: ConfigErrors, name: str) -> str:
+    """Everything that a ``ConfigErrors`` holds."""
+    return report(error.complaints, getattr(error, "source", None), name)

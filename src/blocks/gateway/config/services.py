@@ -1,0 +1,80 @@
+"""A service of a file becomes a handler: a server asked by URL, an object of a Python module, or a fixed answer."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, cast
+
+from blocks.core.errors import ConfigError
+from blocks.core.quantities import seconds
+from blocks.http.handler import Handler
+from blocks.http.message import Headers, Request, Response
+
+from .complaint import Complaint, ConfigErrors
+from .schema import RespondTable, ServiceTable
+
+
+class Fixed:
+    """Answers every request alike."""
+
+    direct = True
+
+    def __init__(self, table: RespondTable) -> None:
+        if not 200 <= table.status <= 599:
+            raise ConfigError(f"status is {table.status}; an answer has 200 to 599")
+        self._status = table.status
+        self._body = table.body.encode()
+        try:
+            headers = Headers(table.headers)
+        except ValueError as error:
+            raise ConfigError(f"headers: {error}") from error
+        if self._body:
+            headers.setdefault("content-type", "text/plain; charset=utf-8")
+        self._section = headers.section
+
+    async def __call__(self, request: Request) -> Response:
+        """The answer."""
+        return Response(self._status, Headers.of(self._section), self._body)
+
+
+def service_of(name: str, table: ServiceTable) -> Handler:
+    """The handler of ``[services.NAME]``. Raises ``ConfigError``."""
+    if sum([bool(table.url), bool(table.python), table.respond is not None]) != 1:
+        raise ConfigError("a service has exactly one of url, python and respond")
+    if table.respond is not None:
+        return Fixed(table.respond)
+    if table.python:
+        return _object(table.python)
+    from blocks.http.upstream import Upstream
+
+    complaints: list[Complaint] = []
+    for key in ("timeout", "connect_timeout", "idle"):
+        try:
+            seconds(getattr(table, key))
+        except ConfigError as error:
+            complaints.append(Complaint((key,), str(error)))
+    try:
+        Upstream(table.url)
+    except ConfigError as error:
+        complaints.append(Complaint(("url",), str(error)))
+    if complaints:
+        raise ConfigErrors(complaints)
+    return Upstream(
+        table.url, name=name, timeout=table.timeout, connect_timeout=table.connect_timeout, host=table.host or None,
+        idle=table.idle, keep=table.keep,
+    )  # fmt: skip
+
+
+def _object(words: str) -> Handler:
+    module, colon, name = words.partition(":")
+    if not colon:
+        raise ConfigError(f"python = {words!r} is not understood; write it like mypackage.services:orders")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"python = {words!r} cannot be loaded: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"python = {words!r} is not a handler")
+    return cast(Handler, found)
