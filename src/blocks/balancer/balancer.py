@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import Again, ConfigError, Failure, Fault, Unavailable
 from blocks.core.histogram import Histogram
+from blocks.core.metrics import Reading
 from blocks.core.quantities import seconds
 from blocks.core.status import Status
 from blocks.core.sweeper import sweeper
@@ -31,7 +32,7 @@ from .policies import Policy, policy_of
 from .probes import Prober
 from .queue import Line, Place, Queue
 from .retries import Budget, Retries
-from .snapshot import snapshot, status_now
+from .snapshot import readings, snapshot, status_now
 from .table import Table
 
 Upstreamlike = Endpoint | Handler | str
@@ -442,6 +443,10 @@ class LoadBalancer:
     def snapshot(self) -> dict[str, Any]:
         """What there is to see, as plain values: for an admin page and for metrics."""
         return snapshot(self, self._policy.name, len(self._places))
+
+    def readings(self) -> Iterable[Reading]:
+        """Its series for ``/metrics``."""
+        return readings(self)
 
     async def __aenter__(self) -> LoadBalancer:
         self._members.open = True

@@ -11,8 +11,10 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from blocks.core.errors import BlocksError, ConfigError
@@ -166,6 +168,7 @@ async def work(
             admin.on_drain = on_stop
         gc.collect()
         gc.freeze()
+        threading.Thread(target=import_module, args=("structlog",), daemon=True).start()  # or the first event would hold the loop up
         ready(ready_line(block, server.addresses, certificates is not None, bound, serving.workers))
         await stopping.wait()
         return await _drain(server, hurry)

@@ -19,6 +19,7 @@ from .limits import DEFAULT, Limits
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z0-9_-]{0,31}) ([!\"$-~][!-~]*) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _ANY_VERSION = re.compile(rb"[^\x00-\x20\x7f-\xff]+ [^\x00-\x20\x7f-\xff]+ HTTP/([0-9])\.([0-9])")
+_VERSION = b"HTTP/1."
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ ")
 _ABSOLUTE = re.compile(r"(?:http|https)://([^/?#@\\]+)(/[^#]*|\?[^#]*)?", re.IGNORECASE)
 _methods = {
@@ -224,6 +225,12 @@ class Reader(Generic[H]):
         if b"\x00" in buffer:
             raise BadMessage("nul")
 
+        line_end = buffer.find(b"\r\n")
+        self._doubt_line(buffer[: line_end if line_end >= 0 else len(buffer)], line_end >= 0)
+
+    def _doubt_line(self, line: bytes, whole: bool) -> None:
+        """A start line, or what has come of it: refuse what it can never become."""
+
     def _too_long(self, buffer: bytes) -> BadMessage:
         return BadMessage("head-too-long", 431)
 
@@ -275,6 +282,10 @@ class RequestReader(Reader[RequestHead]):
                 raise BadMessage("body-too-large", 413)
             self.decoder = Length(facts.length)
         return head
+
+    def _doubt_line(self, line: bytes, whole: bool) -> None:
+        if whole and _REQUEST_LINE.fullmatch(line) is None:
+            raise self._bad_line(line)
 
     def _bad_line(self, line: bytes) -> BadMessage:
         if len(line) > self.limits.target and line.count(b" ") >= 1:
@@ -374,3 +385,7 @@ class ResponseReader(Reader[ResponseHead]):
 
     def _skip_blank(self) -> bool:
         raise BadMessage("bad-status-line")
+
+    def _doubt_line(self, line: bytes, whole: bool) -> None:
+        if not line.startswith(_VERSION[: len(line)]) or (whole and _STATUS_LINE.fullmatch(line) is None):
+            raise BadMessage("bad-status-line")  # a mail server's greeting is answered for at once, not at the timeout
