@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import ssl
@@ -21,7 +22,7 @@ from starlette.routing import Route
 from blocks.core.logging import events
 from blocks.http import Request, Response, Server, Stream, Upstream, chain
 from blocks.http.adapters import from_asgi, to_asgi
-from blocks.http.filters import body_limit, compress, retry, timeout
+from blocks.http.filters import body_limit, compress, forwarded, request_id, retry, timeout, trace_context
 from blocks.http.tls import Certificates, client_context
 
 
@@ -192,3 +193,24 @@ async def test_an_application_around_a_handler_around_an_application() -> None:
         for size in (0, 10, 500_000):
             response = await upstream(Request("POST", "/", {"host": "a"}, b"x" * size))
             assert await response.read() == b"%d;" % size * 3
+
+
+async def test_a_request_through_all_filters_leaves_nothing_to_the_garbage_collector() -> None:
+    async def hello(request: Request) -> Response:
+        await asyncio.sleep(0)
+        return Response.text("hello" * 1000)
+
+    app = chain(forwarded(), request_id(), trace_context(), body_limit(5), compress(), timeout(30), retry(), to=hello)
+
+    async def ask() -> None:
+        await (await app(Request("GET", "/", {"host": "a", "accept-encoding": "gzip"}))).read()
+
+    await ask()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            await ask()
+        assert gc.collect() < 100
+    finally:
+        gc.enable()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
+from enum import Enum
 from itertools import count
 from random import SystemRandom
 from typing import Any
@@ -19,6 +20,15 @@ from ..message import Request, Response, Section, field_name
 from .appended import Appended
 
 _ACCEPTABLE = re.compile(rb"[0-9A-Za-z._~+/=:@-]{1,128}")
+
+
+class Itself(Enum):
+    """Stands for a section among its own derived values: a reference would be a cycle, left to the garbage collector."""
+
+    ITSELF = 0
+
+
+ITSELF = Itself.ITSELF
 
 
 def request_id(
@@ -42,9 +52,11 @@ def request_id(
         nonlocal start
         headers = request.headers
         section = headers.section
-        base: Section | str | None = section.derived.get(key)
+        base: Section | str | Itself | None = section.derived.get(key)
         if base is None:
             base = section.derived[key] = _base(section, name, accept)
+        if base is ITSELF:
+            base = section
         if isinstance(base, str):
             request.state["request_id"] = given = base
         else:
@@ -70,11 +82,11 @@ def named(filter: Filter, name: str) -> Filter:
     return filter
 
 
-def _base(section: Section, name: bytes, accept: bool) -> Section | str:
+def _base(section: Section, name: bytes, accept: bool) -> Section | str | Itself:
     """The id that the client gave, if it stays, else the section without it."""
     values = section.index.get(name)
     if values is None:
-        return section
+        return ITSELF
     if accept and len(values) == 1 and _ACCEPTABLE.fullmatch(values[0]):
         return values[0].decode("ascii")
     return Section([pair for pair in section.pairs if pair[0] != name])

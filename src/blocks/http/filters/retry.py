@@ -37,8 +37,8 @@ class Retry:
 
     Waits grow from ``wait`` to ``longest`` seconds with full jitter; an answer's Retry-After is kept when it is no longer than
     ``longest``, and ends the matter when it is. A request is never tried past its deadline. POST and PATCH only when nothing of them was
-    sent, unless ``methods`` names them. A body that is still coming is held up to ``buffer`` bytes (nginx buffers all of it, 16 KiB in
-    memory); a longer one is tried once. ``budget`` is shared by giving the same one to several filters.
+    sent, unless ``methods`` names them. A body that is still coming is held when it states a length of at most ``buffer`` bytes
+    (nginx buffers all of it, 16 KiB in memory); any other is tried once. ``budget`` is shared by giving the same one to several filters.
     """
 
     direct = True

@@ -45,10 +45,11 @@ class _Answer(Pending[Response]):
 
     __slots__ = ("timed",)
 
-    timed: _Timed
+    timed: _Timed | None
 
     def abandoned(self) -> None:
-        self.timed.cancel()
+        if self.timed is not None:
+            self.timed.cancel()
 
 
 class _Timed(Driver):
@@ -65,16 +66,19 @@ class _Timed(Driver):
 
     async def run(self, next: Handler, request: Request) -> Response:
         """The response in time, or ``UpstreamTimeout``."""
-        self.start(next(request), direct=True)
         answer = self._answer
-        if answer.done:
-            return await answer
-        watch = sweeper(self._loop)
-        watch.add(self)
         try:
-            return await answer
+            self.start(next(request), direct=True)
+            if answer.done:
+                return await answer
+            watch = sweeper(self._loop)
+            watch.add(self)
+            try:
+                return await answer
+            finally:
+                watch.discard(self)
         finally:
-            watch.discard(self)
+            answer.timed = None  # or each request would leave a cycle to the garbage collector
 
     def returned(self, value: Any) -> None:
         """The handler answered; too late is too late."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..handler import Filter, Handler, direct
 from ..message import Request, Response, Section
 from .appended import Appended
-from .request_id import named
+from .request_id import ITSELF, Itself, named
 
 # Version 00 is exactly this; a higher version may have more behind the flags (§3.2.4); ff is invalid, as are ids of zeros (§3.2.2).
 _TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -50,9 +50,11 @@ def trace_context(*, accept: bool = True, sampled: bool = False, random: Random 
         nonlocal source
         headers = request.headers
         section = headers.section
-        found: Trace | Section | None = section.derived.get(key)
+        found: Trace | Section | Itself | None = section.derived.get(key)
         if found is None:
             found = section.derived[key] = _found(section, accept)
+        if found is ITSELF:
+            found = section
         if isinstance(found, Trace):
             request.state["trace"] = found
         else:
@@ -67,7 +69,7 @@ def trace_context(*, accept: bool = True, sampled: bool = False, random: Random 
     return named(filter, "trace_context")
 
 
-def _found(section: Section, accept: bool) -> Trace | Section:
+def _found(section: Section, accept: bool) -> Trace | Section | Itself:
     """The trace that goes on, or the section without what cannot be used: a tracestate means nothing without its parent (§3.3)."""
     values = section.index.get(b"traceparent", ())
     if accept and len(values) == 1:
@@ -75,5 +77,5 @@ def _found(section: Section, accept: bool) -> Trace | Section:
         if trace is not None:
             return trace
     if not values and b"tracestate" not in section.index:
-        return section
+        return ITSELF
     return Section([pair for pair in section.pairs if pair[0] not in (b"traceparent", b"tracestate")])
