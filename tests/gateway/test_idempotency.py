@@ -16,7 +16,7 @@ from blocks.gateway.idempotency.rules import fingerprint, read_key, record_key
 from blocks.gateway.records import DiskRecords, MemoryRecords, Records, StoreDown
 from blocks.http.body import Stream
 from blocks.http.message import Request, Response
-from gateway.gateway_kit import context
+from gateway.gateway_kit import context, until
 
 JSON = {"content-type": "application/json"}
 
@@ -165,8 +165,7 @@ async def test_concurrent_duplicates_wait_for_the_first() -> None:
     step, service = made(), Service({"n": 1})
     service.gate = asyncio.Event()
     running = [asyncio.ensure_future(send(step, service)) for _ in range(20)]
-    while service.calls == 0 or len(step._waiting.get(next(iter(step._waiting)), ())) < 19:
-        await asyncio.sleep(0)
+    await until(lambda: [len(waiting) for waiting in step._waiting.values()] == [19])
     service.gate.set()
     answers = await asyncio.gather(*running)
     assert service.calls == 1
@@ -179,8 +178,7 @@ async def test_a_duplicate_that_waited_long_enough_gets_409() -> None:
     step, service = made(wait=0.02), Service({})
     service.gate = asyncio.Event()
     first = asyncio.ensure_future(send(step, service))
-    while not service.calls:
-        await asyncio.sleep(0)
+    await until(lambda: service.calls > 0)
     second = await send(step, service)
     assert second.status == 409
     assert second.headers["retry-after"] == "1"
@@ -192,8 +190,7 @@ async def test_a_client_that_leaves_does_not_stop_the_effect() -> None:
     step, service = made(), Service({"n": 1})
     service.gate = asyncio.Event()
     first = asyncio.ensure_future(send(step, service))
-    while not service.calls:
-        await asyncio.sleep(0)
+    await until(lambda: service.calls > 0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -256,8 +253,7 @@ async def test_a_key_lasts_its_time_and_a_dead_gateways_lease_ends() -> None:
     other = made(clock, records=step._records)
     service.gate = asyncio.Event()
     dead = asyncio.ensure_future(send(other, service, key="dead"))
-    while service.calls < 3:
-        await asyncio.sleep(0)
+    await until(lambda: service.calls >= 3)
     clock.advance(31)
     service.gate = None
     assert (await send(step, service, key="dead")).status == 201
@@ -288,8 +284,7 @@ async def test_duplicates_at_another_gateway_wait_too() -> None:
     one, two, service = made(records=shared), made(records=shared), Service({"n": 1})
     service.gate = asyncio.Event()
     first = asyncio.ensure_future(send(one, service))
-    while not service.calls:
-        await asyncio.sleep(0)
+    await until(lambda: service.calls > 0)
     second = asyncio.ensure_future(send(two, service))
     await asyncio.sleep(0)
     service.gate.set()

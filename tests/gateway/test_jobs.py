@@ -111,8 +111,7 @@ async def test_a_job_is_cancelled_from_another_gateway() -> None:
         asked = await ask(two, "DELETE", place)
         assert asked.status == 202
         assert state(asked)["state"] == "cancelling"
-        while state(await ask(two, "GET", place))["state"] != "cancelled":
-            await asyncio.sleep(0.005)
+        assert await until(two, place, "cancelled")
 
 
 @pytest.mark.parametrize(("answer", "settings", "reason"), [

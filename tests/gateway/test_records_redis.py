@@ -10,7 +10,7 @@ from blocks.gateway.idempotency import Idempotency, Settings
 from blocks.gateway.records import SharedRecords, StoreDown
 from blocks.gateway.redis import Link, RedisTable
 from blocks.http.message import Request, Response
-from gateway.gateway_kit import context
+from gateway.gateway_kit import context, until
 from gateway.redis_peer import RedisPeer
 
 pytestmark = pytest.mark.integration
@@ -29,12 +29,14 @@ async def test_records_in_redis_keep_the_promises_of_the_others(tmp_path: Path) 
         assert await store.get(b"k\xff") is None
         assert (await asyncio.gather(*(store.add(b"one", b"%d" % n, 30) for n in range(50)))).count(None) == 1
         assert await store.add(b"short", b"x", 0.05) is None
-        while await store.get(b"short") is not None:
-            await asyncio.sleep(0.02)
+
+        async def gone() -> bool:
+            return await store.get(b"short") is None
+
+        await until(gone)
         peer.kill()
         with pytest.raises(StoreDown):
-            for _ in range(3):
-                await store.get(b"one")
+            await asyncio.gather(*(store.get(b"one") for _ in range(3)))
 
 
 async def test_four_gateways_give_one_effect_and_one_answer(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ class Jobs:
         self._running[job.id] = (task, owner)
         task.add_done_callback(lambda _: self._running.pop(job.id, None))
         self.started += 1
+        await asyncio.sleep(0)  # a task that never began could not say how it ended
         wait = wanted_wait(request.headers.find(b"prefer"))
         if wait and self._max_wait:
             await asyncio.wait([task], timeout=min(wait, self._max_wait))
