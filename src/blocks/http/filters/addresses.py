@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 from blocks.core.errors import ConfigError
@@ -73,6 +74,7 @@ def _parsed(host: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
+@lru_cache(maxsize=_MEMO)
 def address_of(entry: str) -> str | None:
     """The plain address in an entry of a chain: without port, brackets, zone; None if there is none (``unknown``, ``_hidden``)."""
     entry = entry.strip()
@@ -102,6 +104,7 @@ def quoted_node(node: str) -> str:
     return f'"{node}"'
 
 
+@lru_cache(maxsize=_MEMO)
 def element(node: str, host: str, scheme: str, *more: str) -> bytes:
     """An element of Forwarded; ``host`` and ``scheme`` may be "" (RFC 7239 §4)."""
     parts = ["for=" + quoted_node(node), *more]

@@ -8,6 +8,7 @@ proxy that sets the one commonly passes a forged other through.
 from __future__ import annotations
 
 from collections.abc import Collection, Coroutine, Iterable
+from functools import lru_cache
 from typing import Any, Literal
 
 from blocks.core.errors import ConfigError
@@ -117,6 +118,7 @@ class Forwarded:
         return rest
 
 
+@lru_cache(maxsize=4096)
 def _claim(name: bytes) -> bool:
     """Whether a field speaks about the client; with "_" for "-" too, as CGI and WSGI servers take them for the same."""
     if b"_" in name:
