@@ -267,6 +267,7 @@ async def test_a_release_is_served_after_its_activation_and_after_a_restart(tmp_
         assert isinstance(found, Entry)
         assert found.flags & PUSHED
         assert found.find(b"etag") == b'"' + hexof(b"hello")[:32].encode() + b'"'
+        assert found.find(b"date") == b"Tue, 14 Nov 2023 22:13:20 GMT"
         assert found.find(b"repr-digest") == digest_field(sha256(b"hello").digest()).encode()
     async with releases(tmp_path) as kept:
         assert await text_of(kept.find(Request("GET", "/a.txt"))) == b"hello"

@@ -97,8 +97,10 @@ class _Cache:
         return {"purged": count, kind: value, "soft": soft}
 
     async def stats(self, request: web.Request) -> dict[str, Any]:
-        """What ``Edge.stats`` says."""
-        return self._edge.stats()
+        """What ``Edge.stats`` says, and the second tier's numbers."""
+        found = self._edge.stats()
+        tier = getattr(self._edge.store, "stats", None)
+        return found if tier is None or "store" in found else {**found, "store": tier()}
 
     async def entry(self, request: web.Request) -> dict[str, Any]:
         """What is stored for ``?url=``."""

@@ -14,6 +14,7 @@ from blocks.http.options import DURATION, SIZE, Serving, serving_options
 
 _CODINGS = ("br", "zstd", "gzip")
 _KINDS = ("js", "css", "html", "json")
+_FILE = click.Path(exists=True, dir_okay=False)
 
 
 def _origins(context: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -186,7 +187,11 @@ def build(flags: dict[str, Any], workers: int) -> Any:
         Upstream(url, timeout=flags["upstream_timeout"], connect_timeout=flags["connect_timeout"])
         for url in flags["origins"]
     ]
-    return Edge(origins, **settings)
+    handler = Edge(origins, **settings)
+    kept = settings.get("releases")
+    if kept is not None and kept not in handler.parts:
+        handler.parts = (*handler.parts, kept)  # so that it is entered with the others
+    return handler
 
 
 def _transforms(flags: dict[str, Any]) -> list[Any]:
@@ -222,11 +227,12 @@ def _admin_urls(context: click.Context, param: click.Parameter, values: tuple[st
 
 def _remote(command: Any) -> Any:
     """The options of every command that speaks to running edges."""
+    to: dict[str, Any] = {"multiple": True, "required": True, "metavar": "URL", "callback": _admin_urls}
     for option in (
-        click.option("--to", "urls", multiple=True, required=True, metavar="URL", callback=_admin_urls, help="Admin API of an edge (--admin there); once for each edge."),
-        click.option("--token-file", type=click.Path(exists=True, dir_okay=False), help="File with the admin API's token."),
-        click.option("--token", envvar="BLOCKS_EDGE_TOKEN", show_envvar=True, help="The token itself; a file is not seen by others in ps."),
-    ):  # fmt: skip
+        click.option("--to", "urls", help="An edge's admin API; once for each edge.", **to),
+        click.option("--token-file", type=_FILE, help="File with the admin API's token."),
+        click.option("--token", envvar="BLOCKS_EDGE_TOKEN", show_envvar=True, help="The token; others see it in ps."),
+    ):
         command = option(command)
     return command
 

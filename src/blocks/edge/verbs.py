@@ -6,7 +6,7 @@ import json
 import sys
 import time
 import tomllib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,9 +83,11 @@ async def releases(*, as_json: bool, urls: Sequence[str], token_file: str | None
         click.echo(f"{url}  {_bytes(listing['bytes'])} of {_bytes(listing['capacity'])}")
         for site, found in listing["sites"].items():
             for row in found["releases"]:
-                click.echo(
-                    f"  {_mark(found, row)} {site}/{row['release']}  {row['files']} files  {_bytes(row['bytes'])}  {_since(row['pushed'])}{_lack(row)}"
+                size, pushed = _bytes(row["bytes"]), _since(row["pushed"])
+                line = (
+                    f"{_mark(found, row)} {site}/{row['release']}  {row['files']} files  {size}  {pushed}{_lack(row)}"
                 )
+                click.echo("  " + line)
 
 
 async def gc(*, keep: int, urls: Sequence[str], token_file: str | None, token: str | None) -> None:
@@ -167,6 +169,6 @@ def _bytes(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
 
 
-VERBS: dict[str, Callable[..., Awaitable[None]]] = {
+VERBS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
     "push": push, "activate": activate, "rollback": rollback, "releases": releases, "gc": gc, "purge": purge, "stats": stats,
 }  # fmt: skip

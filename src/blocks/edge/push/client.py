@@ -171,6 +171,16 @@ class Fleet:
             for answers in await self._all(lambda point: point.ask("POST", "/v1/push/gc", json={"keep": keep}))
         ]
 
+    async def each(self, method: str, path: str, **more: Any) -> list[list[dict[str, Any]]]:
+        """The answers of every edge's workers to one request. Raises ``PointFailed``, when all have answered."""
+        results = await asyncio.gather(
+            *(point.ask(method, path, **more) for point in self.points), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return [result for result in results if isinstance(result, list)]
+
     async def _phase(self, name: str, body: dict[str, str], tries: int = TRIES) -> list[PointFailed]:
         calls = [point.ask("POST", f"/v1/push/{name}", json=body, tries=tries) for point in self.points]
         results = await asyncio.gather(*calls, return_exceptions=True)

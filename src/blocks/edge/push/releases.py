@@ -19,7 +19,8 @@ from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import BlocksError, ConfigError
 from blocks.core.logging import events
 from blocks.core.quantities import size as size_of
-from blocks.edge.entry import Body, Entry
+from blocks.edge.dates import format_date
+from blocks.edge.entry import Body, Entry, wire_of
 from blocks.edge.store.disk.files import Files
 from blocks.edge.store.disk.record import Damaged
 from blocks.edge.transform.compression import Compression
@@ -30,7 +31,7 @@ from . import site as sites
 from .manifest import Manifest, check_name
 from .objects import Objects, Refused
 from .site import Conflict, Site
-from .table import Mount, Table, mount
+from .table import Mount, Pushed, Table, mount
 from .twins import Twins
 
 INLINE = 256 * 1024  # bytes; smaller files are served from memory while the budget lasts
@@ -76,6 +77,7 @@ class Releases:
         self._table = Table()
         self._twins = Twins(compression, self._readers) if compression is not None else None
         self.active = False
+        self._second, self._date = -1, b""
         self._wanted: dict[str, int] = {}  # objects of staged releases and their sizes
 
     # -- the edge's side
@@ -84,9 +86,15 @@ class Releases:
         """What a pushed release answers; None where the origin is to be asked. Below 2 µs, and nothing when nothing is pushed."""
         if not self.active:
             return None
-        found = self._table.find(request, self._clock.monotonic())
-        if self._twins is not None and isinstance(found, Entry):
-            return self._twins.choose(request, found)
+        found = self._table.find(request)
+        if isinstance(found, Pushed):
+            if self._twins is not None:
+                found = self._twins.choose(request, found)
+            wall = self._clock.wall()
+            if int(wall) != self._second:
+                self._second = int(wall)
+                self._date = wire_of([(b"date", format_date(wall))])
+            found.renew(self._clock.monotonic(), self._date)
         return found
 
     async def __aenter__(self) -> Releases:

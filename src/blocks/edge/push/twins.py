@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Executor
 
-from blocks.edge.entry import Entry, wire_of
 from blocks.edge.transform.compression import Compression
 from blocks.http.message import Pair, Request, Section
+
+from .table import Pushed
 
 AT_ONCE = (
     32 * 1024
@@ -20,13 +21,13 @@ class Twins:
     def __init__(self, compression: Compression, executor: Executor) -> None:
         self._compression = compression
         self._executor = executor
-        self._made: dict[tuple[str, str], Entry | None] = {}  # None: there is nothing to be made of it, or not yet
+        self._made: dict[tuple[str, str], Pushed | None] = {}  # None: there is nothing to be made of it, or not yet
 
     def fields(self, pairs: list[Pair]) -> list[Pair]:
         """The fields of the plain form: with Vary if there may be others."""
         return self._compression.vary(pairs) if self._compression.variants(Section(pairs), 200) else pairs
 
-    def choose(self, request: Request, entry: Entry) -> Entry:
+    def choose(self, request: Request, entry: Pushed) -> Pushed:
         """``entry`` in the best coding for the client; itself when there is none, or none yet."""
         body = entry.body
         if not isinstance(body, bytes):
@@ -43,11 +44,7 @@ class Twins:
                 loop = asyncio.get_running_loop()
                 made = loop.run_in_executor(self._executor, self._make, entry, coding, body)
                 made.add_done_callback(lambda future: self._arrived(name, future))
-        twin = self._made[name]
-        if twin is None:
-            return entry
-        twin.born = entry.born
-        return twin
+        return self._made[name] or entry
 
     def keep(self, keys: set[str]) -> None:
         """Forget the twins of all but the entries with those keys."""
@@ -60,17 +57,13 @@ class Twins:
             coding = section.derived[self] = self._compression.choose(b",".join(lines)) if lines else ""
         return coding
 
-    def _make(self, entry: Entry, coding: str, body: bytes) -> Entry | None:
+    def _make(self, entry: Pushed, coding: str, body: bytes) -> Pushed | None:
         if not self._compression.variants(entry.section, entry.status):
             return None
-        made = self._compression.apply(coding, list(entry.section.pairs), body)
-        if made is None:
-            return None
-        return Entry(
-            f"{entry.key}:{coding}", entry.status, wire_of(made[0]), made[1],
-            born=entry.born, lifetime=entry.lifetime, flags=entry.flags,
-        )  # fmt: skip
+        pairs = [pair for pair in entry.section.pairs if pair[0] != b"date"]
+        made = self._compression.apply(coding, pairs, body)
+        return None if made is None else Pushed(f"{entry.key}:{coding}", *made)
 
-    def _arrived(self, name: tuple[str, str], future: asyncio.Future[Entry | None]) -> None:
+    def _arrived(self, name: tuple[str, str], future: asyncio.Future[Pushed | None]) -> None:
         if name in self._made and not future.cancelled() and future.exception() is None:
             self._made[name] = future.result()
