@@ -245,6 +245,11 @@ class Edge:
         )
         return Visit(request, facts, target, f"{facts.base}{target}{facts.extra}", route, asked, self._monotonic())
 
+    def refuse_loop(self, section: Section) -> None:
+        """Raise 508 for a request that has been here before: it would wait for itself (RFC 8586)."""
+        if self._admission.is_loop(section):
+            raise LoopDetected("the request has been through this edge before (RFC 8586)")
+
     def goes_past(self, visit: Visit) -> bool:
         """Whether nothing stored may answer: the request is for the origin to evaluate, or its route is not stored."""
         return is_precondition(visit.section) or not visit.route.store or not visit.target.startswith("/")
@@ -286,9 +291,7 @@ class Edge:
         return self._admission.marked(visit.section.pairs)
 
     async def ask(self, visit: Visit, pairs: list[Pair], request: Request | None = None) -> Response:
-        """The origin's answer, within the bounds on fills. Raises ``Failure``; 508 for a request that has been here before."""
-        if self._admission.is_loop(visit.section):
-            raise LoopDetected("the request has been through this edge before (RFC 8586)")
+        """The origin's answer, within the bounds on fills. Raises ``Failure``."""
         try:
             self._admission.enter(visit.request.peer.client[0], self._monotonic(), visit.behind)
         except Unavailable:

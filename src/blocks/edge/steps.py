@@ -55,6 +55,7 @@ async def run(edge: Edge, visit: Visit, first: str = "lookup") -> Response:
 async def lookup(edge: Edge, visit: Visit) -> Response | str:
     """Find what is stored, and say what it is good for (RFC 9111 §4)."""
     request = visit.request
+    edge.refuse_loop(visit.section)
     if request.method == "PURGE":
         return "purge"
     if (
