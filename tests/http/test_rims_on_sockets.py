@@ -20,7 +20,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from blocks.core.logging import events
-from blocks.http import Request, Response, Server, Stream, Upstream, chain
+from blocks.http import Request, Response, Server, Stream, TooLarge, Upstream, chain, direct
 from blocks.http.adapters import from_asgi, to_asgi
 from blocks.http.filters import body_limit, compress, forwarded, request_id, retry, timeout, trace_context
 from blocks.http.tls import Certificates, client_context
@@ -102,16 +102,37 @@ async def test_a_slow_reader_holds_the_application_back() -> None:
             await asyncio.wait(handler._tasks)
 
 
-async def test_a_body_without_length_is_cut_at_the_limit_with_413() -> None:
+@pytest.mark.parametrize("pause", [0.0, 0.01])
+async def test_a_body_without_length_is_cut_at_the_limit_with_413(pause: float) -> None:
     async def echo(request: Request) -> Response:
         return Response(200, None, await request.read())
 
     async with Server(chain(body_limit(1000), to=echo), "127.0.0.1:0") as server:
         reader, writer = await raw(server, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
-        writer.write(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
-        await asyncio.sleep(0)
-        writer.write(b"1\r\ny\r\n0\r\n\r\n")
+        for part in (b"3e8\r\n" + b"x" * 1000 + b"\r\n", b"1\r\ny\r\n0\r\n\r\n"):
+            await asyncio.sleep(pause)  # in one piece or in several: the answer is the same
+            writer.write(part)
         assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("driven", [True, False])
+async def test_a_handler_that_gives_a_body_up_still_answers(driven: bool) -> None:
+    async def picky(request: Request) -> Response:
+        try:
+            await request.read(10)
+        except TooLarge:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return Response.text("no, thank you")
+
+    if driven:
+        direct(picky)
+    async with Server(picky, "127.0.0.1:0") as server:
+        reader, writer = await raw(server, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await asyncio.sleep(0.01)
+        writer.write(b"14\r\n" + b"x" * 20 + b"\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         writer.transport.abort()
 
 

@@ -127,7 +127,7 @@ class Driver:
         else:
             self._task = self._loop.create_task(self._outcome(coroutine))
 
-    def cancel(self) -> None:
+    def interrupt(self) -> None:
         """Raise ``CancelledError`` where the coroutine waits. The outcome still arrives, as ``raised``."""
         if self._task is not None:
             self._task.cancel()
@@ -167,7 +167,7 @@ class Driver:
                 self._task = self._loop.create_task(self._outcome(_Rest(coroutine, waiting)))
             if self._cancelled:
                 self._cancelled = False
-                self.cancel()
+                self.interrupt()
 
     async def _outcome(self, work: Any) -> None:
         try:

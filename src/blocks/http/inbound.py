@@ -152,7 +152,7 @@ class Inbound(Driver, asyncio.Protocol):
             tunnel, self._tunnel = self._tunnel, None
             tunnel.cancel()
         if self.running:
-            self.cancel()
+            self.interrupt()
         if busy:
             self._record(gone)
         service.connection_gone()
@@ -322,7 +322,7 @@ class Inbound(Driver, asyncio.Protocol):
             upload.fail(fault)
             if unheard and self._state == BUSY:
                 self._fault = fault
-                self.cancel()
+                self.interrupt()
 
     # -- the request body's source
 
@@ -341,6 +341,9 @@ class Inbound(Driver, asyncio.Protocol):
                 self.deadline = now + self.service.timeouts.body
         if not self._reading:
             self._resume_reading()
+
+    def cancel(self) -> None:
+        """Nobody reads the body on. The handler goes on, and what still comes is dropped, or left unread once the answer is out."""
 
     def _stop_reading(self) -> None:
         self._reading = False
@@ -660,7 +663,7 @@ class Inbound(Driver, asyncio.Protocol):
         elif self._state == BUSY:
             if self._eof:
                 self._keep = False
-                self.cancel()
+                self.interrupt()
             elif self._upload is not None:
                 self._break_upload(_ClientTooSlow("the request's body stopped coming"))
         else:

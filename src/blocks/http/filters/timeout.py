@@ -49,7 +49,7 @@ class _Answer(Pending[Response]):
 
     def abandoned(self) -> None:
         if self.timed is not None:
-            self.timed.cancel()
+            self.timed.interrupt()
 
 
 class _Timed(Driver):
@@ -97,4 +97,4 @@ class _Timed(Driver):
         """Time is up."""
         self.deadline = inf
         self._cause = UpstreamTimeout("the request's total time is over", reason="timeout")
-        self.cancel()
+        self.interrupt()
