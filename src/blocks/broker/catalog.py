@@ -113,8 +113,9 @@ class Catalog(Administration):
 
         Raises ``BadTopic``, ``BadRequest``, ``Exclusive``, ``QuotaExceeded``, ``Closed``.
         """
-        if isinstance(self._engine().failure, Closed):
-            raise self._engine().failure
+        failure = self._engine().failure
+        if isinstance(failure, Closed):
+            raise failure
         check_pattern(options.pattern)
         if len(self._subscriptions) >= self.limits.members:
             raise QuotaExceeded(f"there are {self.limits.members} subscriptions, which is the limit")

@@ -37,7 +37,7 @@ class Retention:
         self._disk = disk
         self._random = random
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[int] | None = None
         self._compacted = 0  # the newest segment that compaction has seen
 
     def start(self) -> None:

@@ -94,7 +94,7 @@ class Index:
             for topic, s in self.spans.items()
         }
         body = msgpack.packb((header.id, header.salt, self.length, self.end, self.latest, spans))
-        return MAGIC + crc32(body).to_bytes(4, "little") + body
+        return b"".join((MAGIC, crc32(body).to_bytes(4, "little"), body))
 
 
 def decode_index(data: bytes, header: SegmentHeader, length: int) -> Index:
