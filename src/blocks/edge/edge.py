@@ -399,7 +399,11 @@ class Edge:
 
     def entry(self, url: str) -> Entry | None:
         """What memory holds for a URL (for a resource that varies: its marker)."""
-        return next((entry for key in self.library.keys_of(url) if (entry := self._entries.get(key)) is not None), None)
+        for key in self.library.keys_of(url):
+            entry = self._entries.get(key)
+            if entry is not None and not entry.flags & PASS:
+                return entry
+        return None
 
     def purge_request(self, request: Request) -> Response:
         """The answer to a PURGE: 403 for those who may not.

@@ -76,7 +76,8 @@ class PurgeIndex:
         return [host[:-1] for host in self._hosts]
 
     def _below(self, prefix: str) -> Iterator[str]:
-        start = prefix.find("/", prefix.find("://") + 3) + 1
+        authority = prefix.find("://") + 3
+        start = prefix.find("/", authority) + 1 if authority > 2 else 0
         root = self._hosts.get(prefix[:start]) if start else None
         if root is None:
             if not start:  # the prefix ends within the authority
