@@ -1,6 +1,7 @@
 """A handler's life as a process: one event loop or several workers, a ready line, signals, a bounded drain, an exit code.
 
-SIGTERM or SIGINT: stop accepting, let requests finish, leave; a second one stops now. SIGHUP: reopen logs, reload certificates.
+SIGTERM or SIGINT: stop accepting, let requests finish, leave; a second one stops now. SIGHUP: reopen logs, reload
+certificates, and call the handler's own ``reload()`` if it has one.
 """
 
 from __future__ import annotations
@@ -145,6 +146,9 @@ async def work(
             observer = log.observe
             reloads.append(log.reopen)
         handler = build()
+        reload = getattr(handler, "reload", None)
+        if reload is not None:
+            reloads.append(reload)
         server = Server(
             handler,
             *(serving.listen if addresses is None else addresses),
