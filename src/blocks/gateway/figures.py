@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from blocks.core.histogram import Histogram
@@ -53,6 +53,13 @@ def readings(figures: Iterable[tuple[str, Figures]]) -> Iterable[Reading]:
             "blocks_gateway_request_seconds", "histogram", "Seconds from the request's head to the answer's.",
             (label,), own.durations,
         )  # fmt: skip
+
+
+def step_readings(route: str, step: str, counts: Mapping[str, int]) -> Iterable[Reading]:
+    """What a step counts by itself."""
+    for what, number in counts.items():
+        labels = (("route", route), ("step", step), ("what", what))
+        yield Reading("blocks_gateway_step_events_total", "counter", "What steps count by themselves.", labels, number)
 
 
 class Top:

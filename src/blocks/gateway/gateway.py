@@ -10,7 +10,7 @@ from typing import Any
 
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ClientGone, Failure
-from blocks.core.metrics import Metrics
+from blocks.core.metrics import Reading
 from blocks.http.body import Stream
 from blocks.http.h1.writer import phrase
 from blocks.http.handler import Handler
@@ -19,7 +19,7 @@ from blocks.http.message import Request, Response
 from .address import Addresses
 from .context import STATE_KEY, Context
 from .ending import Ending
-from .figures import Figures, Top, readings
+from .figures import Figures, Top, readings, step_readings
 from .parts import Parts
 from .path import BadPath
 from .problem import problem
@@ -104,14 +104,15 @@ class Gateway:
         """What the gateway stands on, for ``running``, health and the topology."""
         return self.snapshot.parts
 
-    def metrics(self, metrics: Metrics) -> None:
-        """Show the gateway's figures among ``metrics``."""
-
-        def collect() -> Any:
-            lanes = [(route.name, lane.figures) for route, lane in self.snapshot.lanes.items()]
-            yield from readings([*lanes, ("(none)", self.unrouted)])
-
-        metrics.collect(collect)
+    def readings(self) -> Iterable[Reading]:
+        """The gateway's figures, for ``/metrics``."""
+        lanes = self.snapshot.lanes
+        yield from readings([*((route.name, lane.figures) for route, lane in lanes.items()), ("(none)", self.unrouted)])
+        for route, lane in lanes.items():
+            for step in lane.plan.steps:
+                counts = getattr(step, "figures", None)
+                if counts is not None:
+                    yield from step_readings(route.name, step.name, counts())
 
     async def __aenter__(self) -> Gateway:
         """``running`` has entered the parts; they stay until it leaves them."""

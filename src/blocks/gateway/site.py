@@ -25,15 +25,13 @@ MAKERS = {"auth": "blocks.gateway.auth"}  # the modules that make the objects of
 class Kept:
     """State that outlives a configuration: the same key gives the same object, until nobody asked for it in a whole reload."""
 
-    __slots__ = ("_used", "objects")
+    __slots__ = ("objects",)
 
     def __init__(self) -> None:
         self.objects: dict[tuple[Any, ...], Any] = {}
-        self._used: set[tuple[Any, ...]] = set()
 
     def get(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
         """The object of ``key``, made when there is none."""
-        self._used.add(key)
         found = self.objects.get(key)
         if found is None:
             found = self.objects[key] = make()

@@ -1,0 +1,125 @@
+"""The gateway as a process runs it: a file that can be read again, trials of what it says, alerts, and a trace for every request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from blocks.core.clock import SYSTEM, Clock
+from blocks.core.errors import ConfigError
+from blocks.core.logging import events
+from blocks.http.filters.trace_context import trace_context
+from blocks.http.handler import chain
+from blocks.http.message import Request, Response
+
+from .alerts import Alerts
+from .change import Changes, Judgement
+from .config.complaint import Complaint, ConfigErrors
+from .config.load import Loaded, Objects, load
+from .config.report import report, report_error
+from .gateway import Gateway
+
+
+class Front:
+    """A handler over a gateway that was read from ``path``. ``reload`` reads it again and tries what it says."""
+
+    direct = True
+    name = "gateway"
+
+    def __init__(self, path: Path, *, objects: Objects | None = None, clock: Clock = SYSTEM) -> None:
+        self.path = path
+        self._objects = objects or Objects()
+        self._clock = clock
+        self.loaded: Loaded = load(path, objects=self._objects, clock=clock)
+        self.gateway = Gateway.of(self.loaded.snapshot)
+        self.changes, self.alerts = self._operate(self.loaded)
+        self._handler = chain(trace_context(), to=self.gateway)
+        self._task: asyncio.Task[Judgement] | None = None
+        self._started = False
+        self.last_error = ""
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """The gateway."""
+        return (self.gateway,)
+
+    def __call__(self, request: Request) -> Coroutine[Any, Any, Response]:
+        """Answer one request."""
+        return self._handler(request)
+
+    async def __aenter__(self) -> Front:
+        await self.alerts.__aenter__()
+        self._started = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._started = False
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await self.alerts.__aexit__()
+
+    def _operate(self, loaded: Loaded) -> tuple[Changes, Alerts]:
+        try:
+            changes = Changes(self.gateway, loaded.settings.change, clock=self._clock, told=_tell)
+        except ConfigError as error:
+            raise self._wrong(("change",), error, loaded) from error
+        try:
+            alerts = Alerts(self.gateway, loaded.settings.alerts, clock=self._clock, told=_tell)
+        except ConfigError as error:
+            raise self._wrong(("alerts",), error, loaded) from error
+        return changes, alerts
+
+    def _wrong(self, at: tuple[str, ...], error: ConfigError, loaded: Loaded) -> ConfigErrors:
+        failure = ConfigErrors([Complaint(at, str(error))])
+        failure.source = loaded.source  # type: ignore[attr-defined]  # for the report
+        return failure
+
+    def reload(self) -> None:
+        """Begin to read the file again (SIGHUP). What is wrong with it is an event, and nothing changes."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self.apply())
+            self._task.add_done_callback(_seen)
+
+    async def apply(self, *, share: float | None = None) -> Judgement:
+        """Read the file again and try it; returns when it was promoted or rolled back. Raises ``ConfigErrors``: nothing has changed.
+
+        The file is read and built in a thread, so that requests go on meanwhile.
+        """
+        try:
+            loaded = await asyncio.to_thread(
+                load, self.path, objects=self._objects, kept=self.gateway.kept, clock=self._clock
+            )
+            alerts = Alerts(self.gateway, loaded.settings.alerts, clock=self._clock, told=_tell)
+        except ConfigErrors as error:
+            self.last_error = report_error(error, str(self.path))
+            events().error("reload_refused", file=str(self.path), errors=len(error.complaints), report=self.last_error)
+            raise
+        for line in report(loaded.warnings, loaded.source, str(self.path)).splitlines()[::3]:
+            events().warning("configuration", message=line)
+        judgement = await self.changes.apply(loaded.snapshot, share=share)
+        if judgement.verdict == "promote":
+            self.last_error = ""
+            self.loaded = loaded
+            self.changes.rules = loaded.settings.change
+            old, self.alerts = self.alerts, alerts
+            if self._started:
+                await old.__aexit__()
+                await alerts.__aenter__()
+        return judgement
+
+
+def _seen(task: asyncio.Task[Judgement]) -> None:
+    """A reload that failed was told as an event already."""
+    if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), ConfigError):
+        events().error("reload_failed", error=str(task.exception()))
+
+
+def _tell(event: str, fields: dict[str, Any]) -> None:
+    if event == "alert" and fields["state"] == "firing":
+        events().warning("alert", **fields)
+    else:
+        events().info(event, **fields)
