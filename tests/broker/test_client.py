@@ -121,6 +121,17 @@ async def test_acked_messages_do_not_come_again_and_others_do(net: Net) -> None:
             assert all(m.attempt == 2 for m in again)
 
 
+async def test_what_was_never_handed_out_goes_back_without_counting_an_attempt(net: Net) -> None:
+    async with connect(net.url) as client:
+        await client.publish_many("t", [b"%d" % n for n in range(5)])
+        for attempt in range(1, 4):
+            async with client.subscribe("t", group="g", start="earliest") as messages:
+                (first,) = await take(messages, 1)
+                assert (first.payload, first.attempt) == (b"0", attempt)
+        async with client.subscribe("t", group="g") as messages:
+            assert [m.attempt for m in await take(messages, 5)] == [4, 1, 1, 1, 1]
+
+
 async def test_nack_delivers_again_and_reject_does_not(net: Net) -> None:
     async with connect(net.url) as client:
         await client.publish_many("t", [b"a", b"b"])

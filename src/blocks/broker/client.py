@@ -86,6 +86,7 @@ class Client(Asking):
         "_encoder",
         "_flush",
         "_keeper",
+        "_left",
         "_open",
         "_outbox",
         "_publish_timeout",
@@ -123,6 +124,7 @@ class Client(Asking):
         self._requests = Requests(lambda name: self.ask("inbox", name=name))
         self._over: BrokerError | None = Closed("the client is not connected: use `async with connect(...)`")
         self._closing = False
+        self._left = False  # goodbye was said
         self._drained: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Client:
@@ -167,6 +169,7 @@ class Client(Asking):
                 self._send()
                 self._drained = self.loop.create_future()
                 await asyncio.wait([self._drained], timeout=timeout)
+            self._left = True
             self.send(Closing("", ""))
         finally:
             self._end(Closed("the client is closed"))
@@ -425,10 +428,12 @@ class Client(Asking):
 
     def lost(self, link: Link, error: BrokerError) -> None:
         """The connection is gone: what cannot be resumed is told so, the rest waits for the next."""
-        if link is not self._keeper.link:
+        if link is not self._keeper.link or self._left:
             return
         if error.code in ("protocol", "internal") or error.reason in ("protocol", "internal"):
             self._outbox.fail(error, sent_only=True)  # sent again it would end the next connection too
+            for subscription in list(self._subscriptions.values()):
+                subscription.fail_opening(error)
         for subscription in list(self._subscriptions.values()):
             subscription.interrupted()
         self._requests.interrupted()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .columns import run_of
 from .errors import BadRequest, BrokerError
-from .frames import EXTEND, NACK, Subscribe
+from .frames import DECLINE, EXTEND, NACK, Subscribe
 from .message import Deliveries, SubscribeOptions
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def settle(source: Subscription, verb: int, spans: list[tuple[str, range, int]],
     for topic, span, token in spans:
         if verb == NACK:
             stale += source.nack(topic, span, token, argument if isinstance(argument, int | float) else None)
+        elif verb == DECLINE:
+            stale += source.decline(topic, span, token)
         elif verb == EXTEND:
             stale += source.extend(topic, span, token, float(argument) if isinstance(argument, int | float) else 0.0)
         else:

@@ -74,6 +74,7 @@ class Deliver(NamedTuple):
 class Settle(NamedTuple):
     """Says what became of delivered messages: ``verb`` for every ``[topic, token, [first, last, first, last, …]]``.
 
+    A declined message was never looked at: its attempt does not count.
     ``argument`` is nack's delay, reject's reason, extend's seconds. ``answer`` not 0 asks for a ``Settled``.
     """
 
@@ -176,4 +177,4 @@ Frame: TypeAlias = (
     | Closing
 )
 
-ACK, NACK, REJECT, EXTEND = range(4)  # the verbs of Settle
+ACK, NACK, REJECT, EXTEND, DECLINE = range(5)  # the verbs of Settle

@@ -45,7 +45,7 @@ class Group:
         for subscription in list(self.waiting):
             if count <= 0 or not self.active:
                 return
-            if subscription.has_credit and not subscription.paused and self.may_take(subscription):
+            if subscription.has_credit and not subscription.paused and self.may_take(subscription) and not subscription.shunned:
                 self.waiting.pop(subscription, None)
                 self.called.add(subscription)
                 count -= 1
@@ -70,7 +70,7 @@ class Subscription:
 
     __slots__ = (
         "closed", "engine", "group", "id", "in_flight", "in_flight_bytes", "leases", "member", "options", "paused",
-        "prefetch", "prefetch_bytes",
+        "prefetch", "prefetch_bytes", "suspect",
     )  # fmt: skip
 
     def __init__(self, id: int, engine: Engine, group: Group, options: SubscribeOptions, member: Member) -> None:
@@ -86,6 +86,7 @@ class Subscription:
         self.leases: set[Lease] = set()
         self.paused = False
         self.closed = False
+        self.suspect = False  # a lease of its ran out, and it has said nothing since
 
     # -- credit ----------------------------------------------------------------------------------------------------
 
@@ -93,6 +94,11 @@ class Subscription:
     def has_credit(self) -> bool:
         """Whether it may hold more than it does."""
         return self.in_flight < self.prefetch and (self.in_flight == 0 or self.in_flight_bytes < self.prefetch_bytes)
+
+    @property
+    def shunned(self) -> bool:
+        """Whether it seems to hang, and others do not: it would only let the next lease run out too."""
+        return self.suspect and any(not member.suspect for member in self.group.members)
 
     @property
     def queued(self) -> int:
@@ -128,7 +134,7 @@ class Subscription:
         """Up to ``messages`` and about ``size`` bytes, leased to this member; [] when there is nothing or no credit."""
         group = self.group
         runs: list[Deliveries] = []
-        if not self.closed and not self.paused and group.active and group.may_take(self):
+        if not self.closed and not self.paused and group.active and group.may_take(self) and not self.shunned:
             messages = self._share(min(messages, self.prefetch - self.in_flight))
             size = min(size, int(self.prefetch_bytes - self.in_flight_bytes))
             alone = self.in_flight == 0  # one message may always leave, however big it is
@@ -213,6 +219,7 @@ class Subscription:
 
     def ack(self, topic: str, offsets: Iterable[int], token: int, done: Callable[[int], None] | None = None) -> int:
         """These are done; gives how many were stale. ``done(stale)`` is called when that is durable (-1: it cannot be)."""
+        self.suspect = False
         queue = self.group.queues.get(topic)
         settled, stale = self._settle(queue, offsets, token)
         if queue is not None and settled:
@@ -260,6 +267,7 @@ class Subscription:
 
     def nack(self, topic: str, offsets: Iterable[int], token: int, delay: float | None = None) -> int:
         """Deliver these again after ``delay`` seconds (None: the member's back-off); gives how many were stale."""
+        self.suspect = False
         queue = self.group.queues.get(topic)
         made = self._made(queue, offsets := list(offsets))
         settled, stale = self._settle(queue, offsets, token)
@@ -270,6 +278,7 @@ class Subscription:
 
     def reject(self, topic: str, offsets: Iterable[int], token: int, reason: str = "") -> int:
         """These can never be processed: to the dead letters; gives how many were stale."""
+        self.suspect = False
         queue = self.group.queues.get(topic)
         made = self._made(queue, offsets := list(offsets))
         settled, stale = self._settle(queue, offsets, token)
@@ -279,12 +288,27 @@ class Subscription:
         self._call()
         return stale
 
+    def decline(self, topic: str, offsets: Iterable[int], token: int) -> int:
+        """These were not looked at: they go to others at once, and the attempt does not count; gives how many were stale."""
+        queue = self.group.queues.get(topic)
+        made = self._made(queue, offsets := list(offsets))
+        settled, stale = self._settle(queue, offsets, token)
+        if queue is not None and settled:
+            for offset in settled:
+                queue.give_back(offset, made[offset] - 1)
+            self.engine.note_attempts(queue, {offset: made[offset] - 1 for offset in settled})
+            self.group.wake(queue)
+        return stale
+
     @staticmethod
     def _made(queue: Queue | None, offsets: list[int]) -> dict[int, int]:
         return {offset: queue.made(offset) for offset in offsets} if queue is not None else {}
 
     def extend(self, topic: str, offsets: Iterable[int], token: int, seconds: float) -> int:
         """The lease of the run that has these ends ``seconds`` from now; gives how many were stale."""
+        if self.suspect:
+            self.suspect = False
+            self._call()
         queue = self.group.queues.get(topic)
         if queue is None:
             return sum(1 for _ in offsets)
@@ -310,6 +334,7 @@ class Subscription:
         for offset in held:
             del queue.leased[offset]
         self.release(lease, len(held))
+        self.suspect = True
         self.engine.give_back(queue, made, 0.0, self.options, reason)
 
     def close(self) -> None:

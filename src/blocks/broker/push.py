@@ -15,10 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-import structlog
-
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ConfigError
+from blocks.core.logging import events
 from blocks.core.quantities import seconds
 
 from .message import Message
@@ -33,8 +32,6 @@ CONCURRENCY = 16
 MAX_DELIVERIES = 10
 LAG = 30.0  # seconds a lease outlives the timeout of a try
 _TRY_AGAIN = frozenset({408, 409, 425, 429})
-
-_log = structlog.stdlib.get_logger("blocks.broker.push")
 
 
 class Source(Protocol):
@@ -130,7 +127,7 @@ class Webhook:
                     self._posts.add(post)
                     post.add_done_callback(self._posted)
             except Exception as error:
-                _log.error("broker.webhook_ended", url=self._url, error=str(error))
+                events().error("broker-webhook-ended", url=self._url, error=str(error))
                 raise
             finally:
                 if self._posts:  # what is under way has its timeout, and is settled before the subscription ends
@@ -142,7 +139,7 @@ class Webhook:
         self._posts.discard(post)
         self._slots.release()
         if not post.cancelled() and (error := post.exception()) is not None:
-            _log.error("broker.webhook_failed", url=self._url, error=repr(error))
+            events().error("broker-webhook-failed", url=self._url, error=repr(error))
 
     async def _post(self, session: ClientSession, message: Message) -> None:
         import aiohttp
@@ -172,14 +169,16 @@ class Webhook:
         delay = self._random.uniform(ceiling / 2, ceiling)
         if wanted is not None and wanted.isascii() and wanted.isdigit():
             delay = min(float(wanted), self._cap)
-        _log.warning(
-            "broker.webhook_again", url=self._url, reason=reason, attempt=message.attempt, delay=round(delay, 3)
+        events().warning(
+            "broker-webhook-again", url=self._url, reason=reason, attempt=message.attempt, delay=round(delay, 3)
         )
         await message.nack(delay)
 
     def _signed(self, message: Message) -> dict[str, str]:
         headers = {"content-type": "application/octet-stream", **self._headers}
-        headers.update((name, value) for name, value in message.headers.items() if _is_carried(name) and value.isprintable())
+        headers.update(
+            (name, value) for name, value in message.headers.items() if _is_carried(name) and value.isprintable()
+        )
         headers["blocks-topic"] = message.topic
         headers["blocks-offset"] = str(message.offset)
         headers["blocks-attempt"] = str(message.attempt)

@@ -11,16 +11,14 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Protocol
 
-import structlog
-
 from blocks.core.backoff import Backoff
+from blocks.core.logging import events
 
 from .errors import BrokerError, Closed, Denied
 from .link import Link
 
 FIRST, CAP = 0.05, 1.0  # seconds between tries; nats.py waits 2 s
-
-_log = structlog.stdlib.get_logger("blocks.broker.client")
+STEADY = 5.0  # seconds that a link has held when the waits begin anew: a broker that drops us at once is not hammered
 
 
 class Holder(Protocol):
@@ -42,7 +40,7 @@ class Holder(Protocol):
 class Keeper:
     """Keeps a link open in a task of its own. ``give_up_after`` seconds without one, or a refusal of who we are, end it."""
 
-    __slots__ = ("_backoff", "_gone", "_holder", "_open", "_patience", "_task", "link", "reconnects")
+    __slots__ = ("_backoff", "_gone", "_holder", "_open", "_patience", "_since", "_task", "link", "reconnects")
 
     def __init__(
         self, holder: Holder, open_link: Callable[[], Awaitable[Link]], give_up_after: float, random: Random
@@ -55,18 +53,22 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self.link: Link | None = None
         self.reconnects = 0
+        self._since = 0.0  # when the link was made
 
     async def start(self) -> None:
         """Connect, and keep connected from then on. Raises what the first try raises."""
         self.link = await self._open()
+        self._since = asyncio.get_running_loop().time()
         self._holder.attached(self.link)
         self._task = asyncio.get_running_loop().create_task(self._keep(), name="broker-client")
 
     def lost(self, link: Link, error: BrokerError) -> None:
         """``link`` is over: make a new one."""
         if link is self.link:
-            _log.warning("broker.link_lost", error=str(error))
+            events().warning("broker-link-lost", error=str(error))
             self.link = None
+            if asyncio.get_running_loop().time() - self._since > STEADY:
+                self._backoff.reset()
             self._gone.set()
 
     async def stop(self) -> None:
@@ -108,8 +110,8 @@ class Keeper:
                 if now - since > self._patience:
                     raise Closed(f"no broker for {self._patience:.0f} s: {error}") from error
                 continue
-            self._backoff.reset()
+            self._since = loop.time()
             self.reconnects += 1
-            _log.info("broker.reconnected", after=round(loop.time() - since, 3))
+            events().info("broker-reconnected", after=round(loop.time() - since, 3))
             self._holder.attached(self.link)
             return

@@ -18,7 +18,7 @@ from blocks.core.sweeper import sweeper
 
 from .columns import error_of, spread_run
 from .errors import BadRequest, BrokerError, Closed, LeaseLost
-from .frames import ACK, EXTEND, NACK, REJECT, Credit, Frame, Settle, Subscribe, Unsubscribe
+from .frames import ACK, DECLINE, EXTEND, NACK, REJECT, Credit, Frame, Settle, Subscribe, Unsubscribe
 from .inboxes import CORRELATION
 from .message import Deliveries, Message, Receipt
 
@@ -240,11 +240,22 @@ class Subscription:
         """End it: acks are sent, what was not settled goes to other members at once."""
         if self._error is None:
             self.send_acks()
+            self._decline_unseen()
             self.client.send(Unsubscribe(self.number))
             done = Closed("the subscription is closed")
             done.reason = "done"
             self._end_with(done)
         self.client.leave(self)
+
+    def _decline_unseen(self) -> None:
+        """Give back what was never handed out, so that the failure of one message counts against no other."""
+        unseen = list(self._queue) if self._leased else []
+        rows = [[run.topic, run.token, _ranges(run.offsets)] for run in unseen]
+        run = self._current
+        if self._leased and run is not None and run.epoch == self._epoch and self._index < self._end:
+            rows.append([run.topic, run.token, _ranges(run.offsets[self._index :])])
+        if rows:
+            self.client.send(Settle(self.number, DECLINE, rows, None, 0))
 
     # settling
 
@@ -379,6 +390,11 @@ class Subscription:
     def refused(self, code: str, message: str) -> None:
         """The broker did not open it, or ended it."""
         self._end_with(error_of(code, message))
+
+    def fail_opening(self, error: BrokerError) -> None:
+        """The broker dropped the connection for what was sent: if that may have been this, it is not sent again."""
+        if not self._subscribed:
+            self._end_with(error)
 
     def fail(self, error: BrokerError) -> None:
         """There will be no more messages: say so to whoever iterates."""

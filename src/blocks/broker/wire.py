@@ -19,7 +19,7 @@ from blocks.core.errors import BlocksError
 
 from .frames import (
     ACK,
-    EXTEND,
+    DECLINE,
     Answer,
     Ask,
     Closing,
@@ -127,7 +127,7 @@ def _is_settlements(value: Any) -> bool:
 
 
 def _is_verb(value: Any) -> bool:
-    return type(value) is int and ACK <= value <= EXTEND
+    return type(value) is int and ACK <= value <= DECLINE
 
 
 def _is_argument(value: Any) -> bool:
