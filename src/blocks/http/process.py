@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from blocks.core.errors import BlocksError, ConfigError
+from blocks.core.logging import events
 
 from .handler import Handler
 from .options import Serving
@@ -129,7 +130,10 @@ async def work(
 
     def on_reload() -> None:
         for reload in reloads:
-            reload()
+            try:
+                reload()
+            except ConfigError as error:  # the old one stays in force, and the others still reload
+                events().error("reload-failed", error=str(error))
 
     async with AsyncExitStack() as stack:
         for number, act in ((signal.SIGTERM, on_stop), (signal.SIGINT, on_stop), (signal.SIGHUP, on_reload)):
