@@ -1,8 +1,11 @@
 """RFC 9111, 9110, 5861, 8246, 9211, 9213 as conversations: what is stored, for how long it is used, and what is asked again."""
 
+# ruff: noqa: E501  # a row of a table is a line
+
 from __future__ import annotations
 
 import pytest
+
 from edge.conversation import Turn, cached, origin, perform, validated
 
 DAY = 86400
@@ -40,9 +43,13 @@ FRESHNESS: list[Row] = [
     stored("s-maxage", ("cache-control", "s-maxage=3600")),
     not_stored("short s-maxage beats max-age", ("cache-control", "max-age=3600, s-maxage=1")),
     not_stored("short s-maxage beats max-age, reversed", ("cache-control", "s-maxage=1, max-age=3600")),
-    not_stored("short s-maxage beats max-age, two lines", ("cache-control", "max-age=3600"), ("cache-control", "s-maxage=1")),
+    not_stored(
+        "short s-maxage beats max-age, two lines", ("cache-control", "max-age=3600"), ("cache-control", "s-maxage=1")
+    ),
     stored("long s-maxage beats max-age", ("cache-control", "max-age=1, s-maxage=3600")),
-    stored("long s-maxage beats max-age=0 and Expires", ("expires", -10), ("cache-control", "max-age=0, s-maxage=3600")),
+    stored(
+        "long s-maxage beats max-age=0 and Expires", ("expires", -10), ("cache-control", "max-age=0, s-maxage=3600")
+    ),
 ]
 EXPIRES: list[Row] = [
     stored("§5.3: future", ("expires", 30 * DAY), ("date", 0)),
@@ -82,7 +89,12 @@ EXPIRES: list[Row] = [
             "",
         )
     ],
-    not_stored("two lines", ("expires", "Thu, 18 Aug 2050 02:01:18 GMT"), ("expires", "Thu, 18 Aug 2050 02:01:19 GMT"), ("date", 0)),
+    not_stored(
+        "two lines",
+        ("expires", "Thu, 18 Aug 2050 02:01:18 GMT"),
+        ("expires", "Thu, 18 Aug 2050 02:01:19 GMT"),
+        ("date", 0),
+    ),
 ]
 PARSING: list[Row] = [
     *[
@@ -103,19 +115,34 @@ PARSING: list[Row] = [
     ],
     *[
         stored(f"max-age: {value}", ("cache-control", value))
-        for value in ("max-age=003600", 'max-age="3600"', "max-age=3600, max-age=3600", ",, max-age=3600 ,", 'a="x, no-store", max-age=3600')
+        for value in (
+            "max-age=003600",
+            'max-age="3600"',
+            "max-age=3600, max-age=3600",
+            ",, max-age=3600 ,",
+            'a="x, no-store", max-age=3600',
+        )
     ],
 ]
 AGE: list[Row] = [
-    *[stored(f"§5.1: Age {value!r}", *FRESH, ("age", value)) for value in ("abc", "-7200", "7200.0", "0, 7200", "0, 0", "")],
-    *[not_stored(f"§5.1: Age {value!r}", *FRESH, ("age", value)) for value in ("2147483647", "2147483648", "2147483649", "7200, 0", "9" * 40)],
+    *[
+        stored(f"§5.1: Age {value!r}", *FRESH, ("age", value))
+        for value in ("abc", "-7200", "7200.0", "0, 7200", "0, 0", "")
+    ],
+    *[
+        not_stored(f"§5.1: Age {value!r}", *FRESH, ("age", value))
+        for value in ("2147483647", "2147483648", "2147483649", "7200, 0", "9" * 40)
+    ],
     not_stored("first of two lines is old", *FRESH, ("age", "7200"), ("age", "0")),
     stored("first of two lines is 0", *FRESH, ("age", "0"), ("age", "7200")),
     stored("two lines of 0", *FRESH, ("age", "0"), ("age", "0")),
     stored("twice not old", ("date", 0), ("cache-control", "max-age=10000"), ("age", "3600"), ("age", "3600")),
     ("§4: Age is generated", [origin(*FRESH), cached(pause=3.0, sees=(("age", "3"),))]),
     ("§5.1: Age goes on", [origin(*FRESH, ("age", "30")), cached(pause=3.0, sees=(("age", "33"),))]),
-    ("Age goes on with Expires", [origin(("expires", 30 * DAY), ("date", 0), ("age", "30")), cached(pause=3.0, sees=(("age", "33"),))]),
+    (
+        "Age goes on with Expires",
+        [origin(("expires", 30 * DAY), ("date", 0), ("age", "30")), cached(pause=3.0, sees=(("age", "33"),))],
+    ),
     ("a miss passes Age on", [origin(*FRESH, ("age", "15"), sees=(("age", "15"),))]),
 ]
 DIRECTIVES: list[Row] = [
@@ -203,15 +230,24 @@ HEURISTIC: list[Row] = [
 ]  # fmt: skip
 STATUSES = (200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 502, 503, 504, 599)
 STATUS: list[Row] = [
-    *[(f"§3: {status} with freshness", [origin(*FRESH, status=status), cached(sees_status=status)]) for status in STATUSES],
     *[
-        (f"§3: {status} stored stale", [origin(("expires", -5000), ("last-modified", -100000), ("date", 0), status=status), origin(pause=3.0)])
+        (f"§3: {status} with freshness", [origin(*FRESH, status=status), cached(sees_status=status)])
+        for status in STATUSES
+    ],
+    *[
+        (
+            f"§3: {status} stored stale",
+            [origin(("expires", -5000), ("last-modified", -100000), ("date", 0), status=status), origin(pause=3.0)],
+        )
         for status in STATUSES
     ],
 ]
 AUTH = ("authorization", "x")
 AUTHORIZATION: list[Row] = [
-    ("§3.5: not even with freshness", [origin(("expires", 30 * DAY), ("date", 0), ask=(AUTH,), sent=(AUTH,)), origin()]),
+    (
+        "§3.5: not even with freshness",
+        [origin(("expires", 30 * DAY), ("date", 0), ask=(AUTH,), sent=(AUTH,)), origin()],
+    ),
     *[
         (f"§3.5: {value}", [origin(("cache-control", value), ask=(AUTH,)), cached()])
         for value in ("max-age=3600, public", "max-age=3600, must-revalidate", "s-maxage=3600")

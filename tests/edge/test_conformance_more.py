@@ -1,8 +1,11 @@
 """Vary, conditions, ranges, 304, HEAD, POST, invalidation, stale: the conversations in which a request is more than a URL."""
 
+# ruff: noqa: E501  # a row of a table is a line
+
 from __future__ import annotations
 
 import pytest
+
 from edge.conversation import Fields, Turn, cached, origin, perform, validated
 
 Row = tuple[str, list[Turn]]
@@ -119,7 +122,11 @@ def updates(name: str, one: str, two: str, *, kept: bool = False) -> Row:
     if name != "cache-control":
         first, second = (*first, ("cache-control", "max-age=2")), (*second, ("cache-control", "max-age=2"))
     now = one if kept else two
-    return f"§3.2: {name}", [origin(*first), validated(*second, pause=3.0, sees=((name, now),)), cached(sees=((name, now),))]
+    return f"§3.2: {name}", [
+        origin(*first),
+        validated(*second, pause=3.0, sees=((name, now),)),
+        cached(sees=((name, now),)),
+    ]
 
 
 FRESHENING: list[Row] = [
@@ -149,7 +156,16 @@ LISTED = (
     "test-header", "content-encoding", "content-location", "content-md5", "content-range", "content-security-policy", "clear-site-data",
     "public-key-pins", "set-cookie2", "x-frame-options", "x-xss-protection", "strict-transport-security",
 )  # fmt: skip
-NEVER = ("connection", "keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-authorization", "proxy-connection", "te", "upgrade")
+NEVER = (
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "upgrade",
+)
 FIELDS: list[Row] = [
     *[(f"§3.1: {name} is kept", [origin(*FRESH, (name, "v")), cached(sees=((name, "v"),), pause=3.0)]) for name in LISTED],
     *[(f"§3.1: {name} is not", [origin(*FRESH, (name, "v")), cached(misses=(name,), pause=3.0)]) for name in NEVER],
@@ -186,7 +202,17 @@ PARTIAL: list[Row] = [
 
 def piece(said: str, body: bytes, *give: tuple[str, object], asked: str = "bytes=-5", **more: object) -> Turn:
     """The origin answers a range with 206."""
-    return origin(*FRESH, ("content-range", said), *give, status=206, body=body, ask=(("range", asked),), sent=(("range", asked),), sees_status=206, **more)  # type: ignore[arg-type]
+    return origin(
+        *FRESH,
+        ("content-range", said),
+        *give,
+        status=206,
+        body=body,
+        ask=(("range", asked),),
+        sent=(("range", asked),),
+        sees_status=206,
+        **more,
+    )  # type: ignore[arg-type]
 
 
 STORED_PARTS: list[Row] = [

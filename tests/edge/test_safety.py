@@ -1,5 +1,7 @@
 """A request of each public kind of poisoning and deception leaves nothing in the cache for others; nothing that a client sends grows it."""
 
+# ruff: noqa: E501  # a row of a table is a line
+
 from __future__ import annotations
 
 from random import Random
@@ -30,7 +32,9 @@ def get(target: str = "/", *fields: tuple[str, str], body: bytes = b"") -> Reque
 
 def reflect(field: str) -> Any:
     """An origin that builds its page from a field of the request."""
-    return lambda request: Response(200, [MAX_AGE, ("content-type", "text/html")], (request.headers.get(field) or "clean").encode())
+    return lambda request: Response(
+        200, [MAX_AGE, ("content-type", "text/html")], (request.headers.get(field) or "clean").encode()
+    )
 
 
 @pytest.mark.parametrize("field", sorted(UNKEYED))
@@ -150,7 +154,9 @@ async def test_ten_thousand_queries_stay_within_the_bound(answer: list[tuple[str
 
 
 async def test_fields_without_end_are_not_stored() -> None:
-    edge = edge_over(lambda request: Response(200, [MAX_AGE, *[(f"x-{place}", "v" * 1000) for place in range(80)]], b"x"))
+    edge = edge_over(
+        lambda request: Response(200, [MAX_AGE, *[(f"x-{place}", "v" * 1000) for place in range(80)]], b"x")
+    )
     assert (await edge(get("/"))).status == 200
     assert edge.entry("http://site/") is None
 

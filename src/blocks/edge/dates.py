@@ -52,6 +52,8 @@ def parse_date(value: bytes, now: float) -> int | None:
 
     ``now`` (wall, seconds) decides the century of an RFC 850 year: more than 50 years ahead means the past.
     """
+    if len(value) > 40:
+        return None
     when = _fixed(value)
     if when is not None:
         return when

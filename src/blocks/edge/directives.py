@@ -15,23 +15,29 @@ from .structured import Item, NotStructured, parse_dictionary
 Directives = dict[str, str | None]
 
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# Separators, a directive, or something else up to the next separator or quote: each byte is looked at a bounded number of times.
 _DIRECTIVE = re.compile(
-    rf'[\s,]*(?:({_NAME})(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s,;"]*)))?(?=[\s,;]|$)|[^,"]+|"(?:[^"\\]|\\.)*"|")'
+    rf'[\s,]++|({_NAME})(?:=(?:"((?:[^"\\]|\\.)*+)"|([^\s,;"]*+)))?+(?=[\s,;]|$)|[^,"]++|"(?:[^"\\]|\\.)*+"|"'
 )
 _LONGEST = 4096  # bytes of a Cache-Control field that are looked at (nginx's header buffer)
+_REMEMBERED = 256  # bytes of a value that is parsed once for all; longer ones are rare, and a client must not fill the memory with them
 CONFLICT = "conflict"  # the argument of a directive that came twice with two values: never a number
 MAX_AGE = 2**31  # seconds; what a larger or overflowing delta-seconds counts as (RFC 9111 §1.2.2)
 
 
-@lru_cache(maxsize=4096)
 def parse_directives(value: bytes) -> Directives:
     """Directives of a (combined) Cache-Control value (RFC 9111 §5.2). Not to be changed: the same value gives the same dict.
 
     What is inside a quoted string is an argument, never a directive. A directive that repeats with another argument gets
     ``CONFLICT`` (§4.2.1: consider it stale); a space around ``=`` makes it no argument.
     """
+    return _parse(value) if len(value) <= _REMEMBERED else _parse.__wrapped__(value[:_LONGEST])
+
+
+@lru_cache(maxsize=2048)
+def _parse(value: bytes) -> Directives:
     found: Directives = {}
-    for match in _DIRECTIVE.finditer(value[:_LONGEST].decode("latin-1")):
+    for match in _DIRECTIVE.finditer(value.decode("latin-1")):
         if match[1] is None:
             continue
         name = match[1].lower()
@@ -51,12 +57,16 @@ _BOOLEANS = frozenset(
 _SECONDS = frozenset(("max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"))
 
 
-@lru_cache(maxsize=4096)
 def parse_targeted(value: bytes) -> Directives | None:
     """Directives of a targeted field such as CDN-Cache-Control, or None when it counts for nothing (RFC 9213 §2.1).
 
     That is when it is empty or malformed. A known directive of the wrong type (``max-age="10"``) makes the field malformed.
     """
+    return _targeted(value) if len(value) <= _REMEMBERED else _targeted.__wrapped__(value)
+
+
+@lru_cache(maxsize=2048)
+def _targeted(value: bytes) -> Directives | None:
     try:
         members = parse_dictionary(value)
     except NotStructured:

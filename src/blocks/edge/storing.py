@@ -112,7 +112,7 @@ def _keep_stream(edge: Edge, visit: Visit, entry: Entry, stream: Stream) -> Entr
         writer = edge.store.open(entry.key, length)
     if writer is not None:
         entry.body = writer.content
-        spill = _Spill(writer, stream, lambda error: _spilled(edge, visit, entry, error))
+        spill = _Spill(writer, stream, lambda error: _spilled(edge, visit, entry, writer, error))
         edge.filling(entry, True)
         stream.pour(spill)
         return entry
@@ -135,9 +135,10 @@ def _filled(edge: Edge, visit: Visit, entry: Entry, fill: Fill, error: BaseExcep
     edge.filling(entry, False)
 
 
-def _spilled(edge: Edge, visit: Visit, entry: Entry, error: BaseException | None) -> None:
+def _spilled(edge: Edge, visit: Visit, entry: Entry, writer: Writer, error: BaseException | None) -> None:
     edge.counts.bytes_from_origin += entry.length or 0
     if error is None:
+        writer.commit(entry)
         commit(edge, visit.key, entry, visit.section, spilled=True)
     edge.filling(entry, False)
 

@@ -8,7 +8,7 @@ from blocks.http.message import Pair, Section
 
 from .dates import parse_date
 
-_TAG = re.compile(rb'\s*((?:W/)?"[^"]*"|[^\s,]+)\s*(?:,|$)')
+_TAG = re.compile(rb'[\s,]++|((?:W/)?"[^"]*+"|[^\s,"]++|")')  # separators or a tag; nothing to go back over
 CONDITIONALS = frozenset((b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range"))
 # Fields that a 304 does not change: framing, and what describes the bytes that are stored (RFC 9111 §3.2).
 KEPT_THROUGH_304 = frozenset((b"content-length", b"content-encoding", b"content-range", b"transfer-encoding"))
@@ -21,7 +21,7 @@ NEVER_STORED = frozenset((
 
 def entity_tags(value: bytes) -> list[bytes]:
     """The members of If-None-Match or If-Match, as they stand."""
-    return [match[1] for match in _TAG.finditer(value)]
+    return [match[1] for match in _TAG.finditer(value) if match[1] is not None]
 
 
 def _opaque(tag: bytes) -> bytes:

@@ -69,7 +69,9 @@ def selecting_values(names: tuple[bytes, ...], request: Section) -> str:
             values.append("-")
             continue
         value = lines[0] if len(lines) == 1 else b",".join(lines)
-        values.append("=" + (_preferences(value) if name in (_CODINGS, _LANGUAGES) else _plain(value)))
+        values.append(
+            "=" + (_preferences(value) if name in (_CODINGS, _LANGUAGES) and len(value) <= _LONGEST else _plain(value))
+        )
     return "\0".join(values)
 
 
