@@ -10,7 +10,7 @@ import msgspec
 
 from blocks.core.errors import ConfigError
 
-LEASE = 60.0  # seconds that a prepared transaction keeps others out
+LEASE = 15.0  # seconds that a prepared transaction keeps others out; between prepare and commit lies one round trip
 HISTORY = 20  # activations remembered
 
 
