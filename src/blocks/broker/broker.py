@@ -18,8 +18,8 @@ from .checks import Check, Transform
 from .committer import Committer
 from .engine import Engine
 from .errors import Aborted, Closed
-from .inboxes import CORRELATION, Inboxes, is_inbox
-from .local import LocalSubscription
+from .inboxes import CORRELATION, Inboxes
+from .local import Answered, LocalSubscription
 from .log.disk import Disk, MemoryDisk, RealDisk
 from .log.log import CACHE_BYTES, SEGMENT_BYTES
 from .log.recovery import Recovery, write_clean
@@ -27,6 +27,7 @@ from .message import (
     Deliveries,
     Durability,
     Limits,
+    Message,
     Outgoing,
     Publication,
     Receipt,
@@ -239,9 +240,19 @@ class Broker:
         comes back as a duplicate. ``ttl``: seconds after which it is not delivered any more. ``delay`` seconds, or
         ``at`` (wall-clock seconds): not delivered before. Raises ``BrokerError``.
         """
-        one = Outgoing(topic, payload, key, headers, id, _span(ttl), _span(delay), at, reply_to)
-        receipts = await self._publish(self._collect(topic, [one]))
-        return receipts.receipt(0)
+        if delay is not None:
+            at = self.clock.wall() + seconds(delay)
+        publication = Publication(
+            topic,
+            [payload if type(payload) is bytes else _bytes(payload)],
+            keys=None if key is None else [key],
+            headers=None if headers is None else [headers],
+            ids=None if id is None else [id],
+            ttls=None if ttl is None else [seconds(ttl)],
+            dues=None if at is None else [at],
+            reply_tos=None if reply_to is None else [reply_to],
+        )
+        return (await self._publish(publication)).receipt(0)
 
     async def publish_many(
         self,
@@ -307,7 +318,7 @@ class Broker:
         )
 
     async def _publish(self, publication: Publication) -> Receipts:
-        if is_inbox(publication.topic):
+        if publication.topic.startswith("$inbox."):
             return self.inboxes.route(publication, self.clock.wall())
         future: asyncio.Future[Receipts] = asyncio.get_running_loop().create_future()
 
@@ -326,8 +337,8 @@ class Broker:
         key: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | str = 30.0,
-    ) -> Deliveries:
-        """Publish and wait for the first answer to it; raises ``TimeoutError``. The answer is a run of one message."""
+    ) -> Message:
+        """Publish and wait for the first answer to it; raises ``TimeoutError``."""
         name = f"$inbox.{self._random.getrandbits(128):032x}"
         future: asyncio.Future[Deliveries] = asyncio.get_running_loop().create_future()
 
@@ -340,7 +351,7 @@ class Broker:
             marked = {**(headers or {}), CORRELATION: name}
             await self.publish(topic, payload, key=key, headers=marked, reply_to=name, ttl=timeout)
             async with asyncio.timeout(seconds(timeout)):
-                return await future
+                return Message(await future, 0, Answered())
         finally:
             self.inboxes.close(name, receive)
 

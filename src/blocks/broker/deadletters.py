@@ -92,9 +92,16 @@ class DeadLetters:
         any more, its copy is published to the topic anew, where every group sees it.
         """
         engine = self._engine
+        if name not in engine.group_named:
+            raise NotFound(f"there is no group {name!r}")
+        engine.when_durable(lambda stale: self._redrive(name, limit, done), 0)
+
+    def _redrive(self, name: str, limit: int | None, done: Callable[[int], None]) -> None:
+        engine = self._engine
         group = engine.group_named.get(name)
         if group is None:
-            raise NotFound(f"there is no group {name!r}")
+            done(0)
+            return
         topic = engine.topic_named.get(group.dead_letter)
         sent = 0
         while topic is not None and topic.first < topic.committed and (limit is None or sent < limit):

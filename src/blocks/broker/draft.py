@@ -8,6 +8,7 @@ from typing import Any
 from .log.batch import Batch, Section
 from .message import Receipts
 
+_MANY = 65_536
 FULL = 1 << 20  # bytes of payload after which a commit starts another batch: it bounds what one read must decode
 
 
@@ -72,6 +73,9 @@ class Draft:
             found.append(offsets)
         else:
             found.extend(offsets)
+            if len(found) > _MANY:  # while the disk is full acks gather here: merged, they stay few
+                flat = ranges(found)
+                found[:] = [range(start, stop) for start, stop in zip(flat[::2], flat[1::2], strict=True)]
 
     def unack(self, group: str, topic: str, offset: int) -> None:
         """Take one ``ack`` back, if it waits here."""

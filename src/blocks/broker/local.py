@@ -3,16 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from .errors import BrokerError, Closed
+from .errors import BadRequest, BrokerError, Closed
 from .group import Subscription
-from .message import Deliveries, Leases, Message, SubscribeOptions
+from .inboxes import CORRELATION
+from .message import Deliveries, Leases, Message, Receipt, SubscribeOptions
 
 if TYPE_CHECKING:
     from .broker import Broker
+
+
+class LocalMessage(Message):
+    """A message in the broker's own process."""
+
+    __slots__ = ("_broker",)
+
+    def __init__(self, run: Deliveries, index: int, owner: Leases, broker: Broker) -> None:
+        super().__init__(run, index, owner)
+        self._broker = broker
+
+    async def respond(self, payload: bytes, headers: Mapping[str, str] | None = None) -> Receipt:
+        """Answer a request: publish to its ``reply_to``, with its correlation. Raises ``BadRequest`` if none is awaited."""
+        if self.reply_to is None:
+            raise BadRequest("no answer is awaited: the message has no reply_to")
+        marked = dict(headers or {})
+        if CORRELATION in self.headers:
+            marked[CORRELATION] = self.headers[CORRELATION]
+        return await self._broker.publish(self.reply_to, payload, headers=marked)
+
+
+class Answered:
+    """Who holds an answer to a request: nobody, as it was never stored."""
+
+    def ack(self, topic: str, offsets: Iterable[int], token: int, done: Callable[[int], None] | None = None) -> int:
+        """There is nothing to be done."""
+        if done is not None:
+            done(0)
+        return 0
+
+    def nack(self, topic: str, offsets: Iterable[int], token: int, delay: float | None = None) -> int:
+        """An answer is not delivered again."""
+        return 0
+
+    def reject(self, topic: str, offsets: Iterable[int], token: int, reason: str = "") -> int:
+        """There is nothing to be done."""
+        return 0
+
+    def extend(self, topic: str, offsets: Iterable[int], token: int, seconds: float) -> int:
+        """There is nothing to be done."""
+        return 0
 
 
 class LocalSubscription:
@@ -48,10 +90,10 @@ class LocalSubscription:
         self._error = self._error or Closed("the subscription is closed")
         self._wake()
 
-    def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> AsyncIterator[LocalMessage]:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> LocalMessage:
         """The next message, waiting for it; raises what ended the subscription."""
         while True:
             message = self.poll()
@@ -65,7 +107,7 @@ class LocalSubscription:
             finally:
                 self._waiter = None
 
-    def poll(self) -> Message | None:
+    def poll(self) -> LocalMessage | None:
         """The next message if there is one now."""
         subscription = self._subscription
         if subscription is None:
@@ -76,7 +118,7 @@ class LocalSubscription:
         if not self._runs:
             return None
         run = self._runs[-1]
-        message = Message(run, self._at, subscription)
+        message = LocalMessage(run, self._at, subscription, self._broker)
         self._at += 1
         if self._at == len(run):
             self._runs.pop()
