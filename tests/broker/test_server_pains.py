@@ -181,12 +181,15 @@ async def _dead_letters(client: Client) -> int:
 
 
 async def test_no_broker_for_too_long_is_an_error_everywhere(tmp_path: Path) -> None:
-    async with running(tmp_path / "data") as broker, connect(broker.url, give_up_after=0.5) as client:
-        async with client.subscribe("t", group="g") as messages:
-            waiting = asyncio.create_task(anext(messages))  # type: ignore[arg-type]
-            await asyncio.sleep(0)
-            await broker.end(signal.SIGKILL)
-            publishing = asyncio.create_task(client.publish("t", b"x"))
-            for task in (waiting, publishing):
-                with pytest.raises(BrokerError):
-                    await within(task, 30)
+    async with (
+        running(tmp_path / "data") as broker,
+        connect(broker.url, give_up_after=0.5) as client,
+        client.subscribe("t", group="g") as messages,
+    ):
+        waiting = asyncio.create_task(anext(messages))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        await broker.end(signal.SIGKILL)
+        publishing = asyncio.create_task(client.publish("t", b"x"))
+        for task in (waiting, publishing):
+            with pytest.raises(BrokerError):
+                await within(task, 30)

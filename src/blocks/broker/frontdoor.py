@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from .broker import Broker
 
+    Handler = Callable[[web.Request, Identity], Awaitable[web.StreamResponse]]
+
 STREAMS = 1_000  # SSE followers at a time
 KEEP_ALIVE = 15.0  # seconds between comments on a silent stream: the WHATWG page advises 15
 PULL_MAX, PULL_WAIT = 1_000, 60.0
@@ -61,15 +63,13 @@ class FrontDoor:
     async def __aenter__(self) -> FrontDoor:
         from aiohttp import web
 
-        app = web.Application(
-            client_max_size=self._broker.limits.message_bytes + 1024 * 1024, middlewares=[self._guarded()]
-        )
-        app.router.add_post("/topics/{topic}", self._publish)
-        app.router.add_get("/topics/{topic}/events", self._events)
-        app.router.add_post("/groups/{group}/pull", self._pull)
+        app = web.Application(client_max_size=self._broker.limits.message_bytes + 1024 * 1024)
+        app.router.add_post("/topics/{topic}", self._guarded(self._publish))
+        app.router.add_get("/topics/{topic}/events", self._guarded(self._events))
+        app.router.add_post("/groups/{group}/pull", self._guarded(self._pull))
         for verb in ("ack", "nack", "reject", "extend"):
-            app.router.add_post("/groups/{group}/" + verb, self._settler(verb))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+            app.router.add_post("/groups/{group}/" + verb, self._guarded(self._settler(verb)))
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._address.host, self._address.port)
         await site.start()
@@ -85,17 +85,13 @@ class FrontDoor:
             await self._runner.cleanup()
         self._pulls.close()
 
-    def _guarded(self) -> Any:
-        from aiohttp import web
+    def _guarded(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """``handler`` for those who may come in; what it raises becomes an answer."""
 
-        @web.middleware
-        async def guarded(
-            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-        ) -> web.StreamResponse:
+        async def guarded(request: web.Request) -> web.StreamResponse:
             try:
                 self._check_browser(request)
-                request["identity"] = await self._identify(request)
-                return await handler(request)
+                return await handler(request, await self._identify(request))
             except Denied as error:
                 known = "Authorization" in request.headers or self._guard is None
                 return _refusal(403 if known else 401, error.code, str(error))
@@ -130,9 +126,8 @@ class FrontDoor:
             found if found is not None else await asyncio.get_running_loop().run_in_executor(None, guard.login, options)
         )
 
-    async def _publish(self, request: web.Request) -> web.StreamResponse:
+    async def _publish(self, request: web.Request, identity: Identity) -> web.StreamResponse:
         topic = request.match_info["topic"]
-        identity: Identity = request["identity"]
         identity.require("publish", topic)
         body = await request.read()
         most = identity.bounds.message_bytes
@@ -171,8 +166,7 @@ class FrontDoor:
         )
         return _json([receipt._asdict() for receipt in receipts], 201)
 
-    async def _pull(self, request: web.Request) -> web.StreamResponse:
-        identity: Identity = request["identity"]
+    async def _pull(self, request: web.Request, identity: Identity) -> web.StreamResponse:
         group, pattern = request.match_info["group"], request.query.get("topic", "")
         identity.require("subscribe", pattern)
         identity.require_group(group)
@@ -183,20 +177,19 @@ class FrontDoor:
         pull = self._pulls.find(identity.name, group, pattern, start, lease)
         return _json({"messages": await pull.take(int(most), wait)})
 
-    def _settler(self, verb: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def settle(request: web.Request) -> web.StreamResponse:
+    def _settler(self, verb: str) -> Handler:
+        async def settle(request: web.Request, identity: Identity) -> web.StreamResponse:
             body = cloudevents.read_json(await request.read())
             if not isinstance(body, dict) or not isinstance(body.get("leases"), list):
                 raise BadRequest('the body is {"leases": ["…"]}, as they came with the messages')
-            identity: Identity = request["identity"]
             stale = await self._pulls.settle(identity.name, request.match_info["group"], verb, body)
             return _json({"settled": len(body["leases"]) - stale, "stale": stale})
 
         return settle
 
-    async def _events(self, request: web.Request) -> web.StreamResponse:
+    async def _events(self, request: web.Request, identity: Identity) -> web.StreamResponse:
         pattern = request.match_info["topic"]
-        request["identity"].require("subscribe", pattern)
+        identity.require("subscribe", pattern)
         if len(self._streams) >= STREAMS:
             return _refusal(503, "overloaded", f"there are {STREAMS} followers already")
         task = asyncio.current_task()
