@@ -176,6 +176,12 @@ class Stream:
         self._buffered = 0
         return data
 
+    def whole(self) -> bytes | None:
+        """All of it, taken out, when it has come already, without trailers; else None and nothing has happened."""
+        if not self.ended or self._error is not None or self.trailers is not None or self._taken:
+            return None
+        return self.take()
+
     def pour(self, sink: Sink) -> None:
         """Let every chunk, and the end, be calls of ``sink``'s methods, beginning with what is there already."""
         self._take()

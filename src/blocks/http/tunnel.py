@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from .body import Sink, Source
+from .message import Headers
 
 
 class OutboundTunnel(asyncio.Protocol):
@@ -100,3 +101,49 @@ class OutboundTunnel(asyncio.Protocol):
         """The upstream has caught up."""
         if self._source is not None:
             self._source.resume()
+
+
+class ClientEnd:
+    """The client's side of an upgraded connection, as the sink and the source that a ``Tunnel`` is connected to."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    @classmethod
+    def both(cls, transport: asyncio.Transport) -> tuple[ClientEnd, ClientEnd]:
+        """The sink and the source: one object is both."""
+        end = cls(transport)
+        return end, end
+
+    def write(self, data: bytes) -> None:
+        """Bytes from the other side."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def end(self, trailers: Headers | None) -> None:
+        """The other side has ended; the client may still send."""
+        if not self._transport.is_closing():
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+
+    def abort(self, error: BaseException) -> None:
+        """The other side broke off."""
+        self._transport.abort()
+
+    def pause(self) -> None:
+        """The other side does not keep up."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """The other side has caught up."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def cancel(self) -> None:
+        """The other side is gone."""
+        self._transport.abort()
