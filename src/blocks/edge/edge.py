@@ -114,16 +114,16 @@ class Edge:
         self._purgers = _networks(allow_purge)
         self._fills: dict[int, list[Callable[[], None]]] = {}
         self._refreshing: set[asyncio.Task[None]] = set()
-        self._coder = Coder(self) if self.transforms else None
+        self.coder = Coder(self) if self.transforms else None
         self.store = _store(store, size(store_size), clock)
-        dropped = self._coder.drop if self._coder is not None else None
+        dropped = self.coder.drop if self.coder is not None else None
         self.library = Library(
             size(memory), self.store, self._key, refresh_ahead, clock.monotonic, self.random, dropped
         )
         self.memory = self.library.memory
         self._entries = self.memory.entries
         self._monotonic = clock.monotonic
-        self._plain_key = not self._key.touches_query and self.releases is None
+        self._plain_key = not self._key.touches_query
         self._rendered: deque[Entry] = deque()
 
     # -- life
@@ -141,8 +141,8 @@ class Edge:
             task.cancel()
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
-        if self._coder is not None:
-            await self._coder.close()
+        if self.coder is not None:
+            await self.coder.close()
         for flight in list(self.flights.values()):
             body = flight.entry.body if flight.entry is not None else None
             cancel = getattr(body, "cancel", None)
@@ -164,6 +164,10 @@ class Edge:
         facts: Facts | None = section.derived.get(self)
         if facts is None:
             facts = self._facts(request)
+        if self.releases is not None:
+            found = self.releases.find(request, f"{facts.base}{request.target}")
+            if found is not None:
+                return await self._pushed(request, facts, found)
         if facts.plain and request.method == "GET" and self._plain_key and not request.body:
             key = f"{facts.base}{request.target}{facts.extra}"
             entry = self._entries.get(key)
@@ -181,15 +185,15 @@ class Edge:
                     second = int(age)
                     fields = entry.rendered if entry.second == second else self._render(entry, second)
                     return Response(entry.status, Headers.of(fields), body)
+        return await steps.run(self, self._visit(request, facts))
+
+    async def _pushed(self, request: Request, facts: Facts, found: Entry | Response) -> Response:
+        """What belongs to a release, or the answer that there is nothing under its prefix."""
+        if isinstance(found, Response):
+            return found
         visit = self._visit(request, facts)
-        if self.releases is not None:
-            found = self.releases.find(request, visit.key)
-            if isinstance(found, Response):
-                return found
-            if found is not None:
-                visit.entry = found
-                return await steps.run(self, visit, "hit")
-        return await steps.run(self, visit)
+        visit.entry = found
+        return await steps.run(self, visit, "hit")
 
     def _variant(self, marker: Entry, facts: Facts) -> Entry | None:
         part = facts.parts.get(marker.names)
@@ -368,9 +372,9 @@ class Edge:
 
     async def coded(self, visit: Visit, entry: Entry) -> Entry:
         """The entry in the coding that the client likes best, when there are transforms for it."""
-        if self._coder is None or not entry.flags & TRANSFORM:
+        if self.coder is None or not entry.flags & TRANSFORM:
             return entry
-        return await self._coder.twin(visit, entry)
+        return await self.coder.twin(visit, entry)
 
     # -- purging
 

@@ -25,7 +25,7 @@ from blocks.http.message import Headers, Response, Section
 from . import cache_status
 from .collapse import Abandoned, Flight
 from .deliver import answer, lines_for, partial_response, unsatisfiable
-from .entry import PARTIAL, PASS, Entry
+from .entry import PARTIAL, PASS, TRANSFORM, Entry
 from .fill import Fill
 from .freshness import is_fresh, may_revalidate_behind, may_serve_on_error
 from .invalidation import invalidated_tags, invalidated_urls, invalidates, same_origin
@@ -247,7 +247,7 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
     entry, refused = keep(edge, visit, response, asked_at)
     if entry is not None:
         flight.land(entry)
-        return _first_answer(edge, visit, entry, response)
+        return await _first_answer(edge, visit, entry, response)
     edge.counts.refused += 1
     visit.detail = refused
     if old is not None and status < 500 and not visit.asked.no_store:
@@ -260,7 +260,7 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
     return _uncached(edge, visit, response)
 
 
-def _first_answer(edge: Edge, visit: Visit, entry: Entry, response: Response) -> Response:
+async def _first_answer(edge: Edge, visit: Visit, entry: Entry, response: Response) -> Response:
     """What the one who asked the origin gets: the origin's own fields, unless it asked for a part or on a condition."""
     if isinstance(response.body, Stream) and not entry.flags & PARTIAL and entry.status == response.status:
         response.body = entry.body if isinstance(entry.body, bytes) else entry.body.stream()
@@ -272,9 +272,13 @@ def _first_answer(edge: Edge, visit: Visit, entry: Entry, response: Response) ->
         ttl=entry.lifetime - entry.age(visit.now),
         detail=visit.detail,
     )
-    if response.status != 206 and not visit.facts.plain:
+    transformed = entry.flags & TRANSFORM
+    if transformed:
+        entry = await edge.coded(visit, entry)
+    if response.status != 206 and (transformed or not visit.facts.plain):
         response.discard()
-        fields = Section([*entry.section.pairs, (b"cache-status", status.encode("latin-1"))])
+        age = [pair for pair in response.headers.raw if pair[0] == b"age"]
+        fields = Section([*entry.section.pairs, *age, (b"cache-status", status.encode("latin-1"))])
         return _counted(
             edge, answer(visit.section, visit.request.method, entry, fields, edge.clock.wall(), edge.random)
         )

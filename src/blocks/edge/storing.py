@@ -53,6 +53,9 @@ def keep(
         return None, refused or "vary"
     key = visit.key if key is None else key
     pairs = stored_pairs(section.pairs, verdict.omit, wall)
+    coded = edge.coder is not None and edge.coder.applies(section, status)
+    if edge.coder is not None and coded:
+        pairs = edge.coder.plain(pairs)
     wire = wire_of(pairs)
     if len(wire) > LONGEST_FIELDS:
         return None, "fields-too-long"
@@ -65,12 +68,10 @@ def keep(
         lifetime=verdict.lifetime,
         revalidate=verdict.revalidate,
         on_error=verdict.on_error,
-        flags=verdict.flags,
+        flags=verdict.flags | (TRANSFORM if coded else 0),
         names=names,
         tags=tags_of(section, visit.facts.base),
     )
-    if edge.transforms and any(transform.variants(section, status) for transform in edge.transforms):
-        entry.flags |= TRANSFORM
     if status == 206:
         return _keep_part(edge, visit, entry, response)
     return _keep_body(edge, visit, entry, response)
@@ -169,6 +170,8 @@ class _Spill:
 
 def commit(edge: Edge, key: str, entry: Entry, request: Section, *, spilled: bool = False) -> None:
     """Make an entry findable: in memory, in the second tier, and, when it varies, through its marker."""
+    if edge.coder is not None:
+        edge.coder.prepare(entry)
     if entry.names:
         _mark(edge, key, entry)
     edge.library.put(entry)
@@ -228,10 +231,13 @@ def freshen(edge: Edge, visit: Visit, old: Entry, response: Response, asked_at: 
     verdict = judge(
         visit.asked._replace(method="GET"), old.status, merged, visit.route.policy, wall, edge.random.random()
     )
+    pairs = stored_pairs(merged.pairs, verdict.omit, wall)
+    if edge.coder is not None and old.flags & TRANSFORM:
+        pairs = edge.coder.plain(pairs)
     entry = Entry(
         old.key,
         old.status,
-        wire_of(stored_pairs(merged.pairs, verdict.omit, wall)),
+        wire_of(pairs),
         old.body,
         born=got_at - initial_age(section, asked_at, got_at, wall),
         lifetime=verdict.lifetime,
