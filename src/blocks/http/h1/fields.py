@@ -44,7 +44,10 @@ _NOT_TRAILERS = _KNOWN | frozenset(
     age date expires location retry-after vary warning www-authenticate""".split()
 )
 
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z_](?:[0-9A-Za-z._-]{0,253}[0-9A-Za-z_.])?)(?::[0-9]{1,5})?")
+_PORT = rb"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+_HOST = re.compile(
+    rb"(?:\[(?=[0-9A-Fa-f]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z_](?:[0-9A-Za-z._-]{0,253}[0-9A-Za-z_.])?)" + _PORT
+)
 _TOKENS = re.compile(rb"[ \t]*,[ \t]*")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PREFIX = b"POST / HTTP/1.1\r\n"

@@ -77,6 +77,7 @@ class UntilClose:
 
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e]*)?)")
+_CHUNK_LINE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;[\t\x20-\x7e]*)?\r?")
 _MAX_CHUNK = 1 << 60  # bytes; beyond it a length is an attack on somebody's integers
 _LINE_LIMIT = 1024  # bytes of a chunk-size line that may wait for its end
 
@@ -129,6 +130,8 @@ class Chunked:
                 if end < 0:
                     if size - at > _LINE_LIMIT:
                         raise BadMessage("long-chunk-line")
+                    if _CHUNK_LINE_BEGUN.fullmatch(data, at) is None:
+                        raise BadMessage("bad-chunk-size")
                     break
                 self._size_line(data[at : end + 1])
                 at = end + 1
@@ -157,6 +160,8 @@ class Chunked:
         if end < 0:
             if len(data) - at > self._limits.trailers:
                 raise BadMessage("trailers-too-long", 431)
+            if data.count(b"\n", at) != data.count(b"\r\n", at):
+                raise BadMessage("bare-lf")  # answered, not waited for: the empty line may look sent already
             return -1
         if end + 4 - at > self._limits.trailers:
             raise BadMessage("trailers-too-long", 431)

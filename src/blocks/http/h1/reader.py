@@ -340,6 +340,7 @@ class ResponseReader(Reader[ResponseHead]):
     def _repeated(self, line: bytes, facts: Facts) -> ResponseHead:
         last = self._last
         if last is not None and last.facts is facts and line == self._line and self.method != "HEAD":
+            self._interim = 0
             if facts.length:
                 self.decoder = Length(facts.length)
             return last
@@ -371,6 +372,8 @@ class ResponseReader(Reader[ResponseHead]):
         if self.method == "HEAD" or status in (204, 304) or status == 101:
             if facts.chunked and status in (101, 204):
                 raise BadMessage("coding-without-body")  # RFC 9112 §6.1
+            if status == 204 and facts.length:
+                head.keep_alive = False  # a body is announced that must not be (RFC 9110 §8.6): it may yet come
             return head
         head.body = True
         if facts.chunked:
