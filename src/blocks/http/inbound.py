@@ -241,10 +241,14 @@ class Inbound(Driver, asyncio.Protocol):
         if head.version == 11:
             request.inform = self._inform
         if head.body:
+            self._fault = None
             self._receive_body(request, head)
         elif facts.upgrade and facts.upgrade in service.upgrades and head.method == "GET" and head.version == 11:
             request.upgrade = facts.upgrade
         service.requests += 1
+        if self._fault is not None:  # its body is malformed already: nobody is bothered with it
+            self._answer(response_to(self._fault), self._fault)
+            return
         if head.method == "TRACE":
             self._answer(refusal(405, "trace-not-allowed"))  # nginx refuses it too: it echoes credentials
             return
@@ -287,9 +291,10 @@ class Inbound(Driver, asyncio.Protocol):
         elif upload is not None:
             unheard = upload.stream.untouched and not self.started
             upload.stream.fail(fault)
-            if unheard and self._state == BUSY and self.running:
+            if unheard and self._state == BUSY:
                 self._fault = fault
-                self.interrupt()
+                if self.running:
+                    self.interrupt()
 
     def stop_reading(self) -> None:
         """Take no more from the client for now."""
