@@ -152,5 +152,5 @@ class Site:
         if found is None:
             from .config.suggest import suggestion
 
-            raise ConfigError(f"there is no {kind} named {name!r}{suggestion(name, table)}")
+            raise ConfigError(f"there is no {kind.removesuffix('s')} named {name!r}{suggestion(name, table)}")
         return found
