@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from blocks.broker.log.disk import MemoryDisk
+from blocks.broker.message import TopicOptions
 from blocks.core.clock import FakeClock
 from broker.recording import RecordingDisk, image
 from broker.rig import Rig
@@ -36,7 +37,9 @@ class BrokerModel(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        self.rig = Rig(self.disk, self.clock, self.serial + 1, segment_bytes=4096)
+        self.rig = Rig(
+            self.disk, self.clock, self.serial + 1, segment_bytes=4096, topic_options=TopicOptions(dedup_seconds=1e9)
+        )
         self.rig.engine._snapshot_size = 256
         assert self.rig.problems == []
         self.members = [self.join(), self.join()]

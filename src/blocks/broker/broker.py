@@ -129,21 +129,21 @@ class Broker:
         engine.wake = self._committer.wake
         self._retention = Retention(engine, disk, self._random)
         self._retention.start()
-        for name, options in self._topics.items():
-            engine.configure(name, options)
-        self._arm()
-        if self._listen is not None:
-            await self._serve(self._listen)
+        try:
+            for name, options in self._topics.items():
+                engine.configure(name, options)
+            self._arm()
+            if self._listen is not None:
+                await self._serve(self._listen)
+        except BaseException:
+            await self.stop()
+            raise
 
     async def _serve(self, listen: str) -> None:
         from .server import Server
 
         server = Server(self, listen=listen, **self._server_options)
-        try:
-            await server.start()
-        except BaseException:
-            await self.stop()
-            raise
+        await server.start()
         self.server = server
 
     async def stop(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from .admin import Administration
 from .checks import Binding, Checks
 from .errors import BadRequest, Closed, Exclusive, QuotaExceeded
@@ -36,7 +34,7 @@ class Catalog(Administration):
         topic = Topic(name, self.topic_options)
         topic.first = topic.next = topic.committed = max(self._engine().log.end_of(name), self._ends.pop(name, 0))
         self.adopt_topic(topic)
-        self._engine().record("topic", name, asdict(topic.options), topic.first)
+        self._engine().record("topic", name, None, topic.first)
         return topic
 
     def adopt_topic(self, topic: Topic) -> None:

@@ -58,12 +58,11 @@ class Checks:
     def concern(self, topic: Topic) -> bool:
         """Whether messages to ``topic`` must be looked at one by one."""
         name = topic.name
+        hooks = (self.bindings, self.transforms, self.checks)
         return bool(
             topic.options.schema
             or topic.options.max_message_bytes
-            or self.bindings.match(name)
-            or self.transforms.match(name)
-            or self.checks.match(name)
+            or any(len(patterns) and patterns.match(name) for patterns in hooks)
         )
 
     def look(

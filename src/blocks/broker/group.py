@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .errors import BrokerError, Closed
@@ -13,6 +14,9 @@ from .topics import matches
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+
+_LOOKED_AT = 64  # queues whose backlog is counted for a fair share: more would cost more than fairness is worth
 
 
 class Group:
@@ -45,7 +49,12 @@ class Group:
         for subscription in list(self.waiting):
             if count <= 0 or not self.active:
                 return
-            if subscription.has_credit and not subscription.paused and self.may_take(subscription) and not subscription.shunned:
+            if (
+                subscription.has_credit
+                and not subscription.paused
+                and self.may_take(subscription)
+                and not subscription.shunned
+            ):
                 self.waiting.pop(subscription, None)
                 self.called.add(subscription)
                 count -= 1
@@ -159,22 +168,23 @@ class Subscription:
         others = len(waiting) - (self in waiting) + len(called)
         if not others:
             return messages
-        backlog = sum(queue.backlog for queue in self.group.active)
+        backlog = sum(queue.backlog for queue in islice(self.group.active, _LOOKED_AT))
         return min(messages, max(1, -(-backlog // (others + 1))))
 
     def _next(self, messages: int, size: int) -> Deliveries | None:
         group = self.group
         mixed = len(group.patterns) > 1
-        for queue in list(group.active) if mixed else ():
-            if matches(self.options.pattern, queue.topic.name):
-                run = self._from(queue, messages, size)
-                if run is not None:
-                    return run
-        while group.active and not mixed:
-            run = self._from(next(iter(group.active)), messages, size)
+        while group.active:
+            queue = next(filter(self._serves, group.active), None) if mixed else next(iter(group.active))
+            if queue is None:
+                return None
+            run = self._from(queue, messages, size)
             if run is not None:
                 return run
         return None
+
+    def _serves(self, queue: Queue) -> bool:
+        return matches(self.options.pattern, queue.topic.name)
 
     def _from(self, queue: Queue, messages: int, size: int) -> Deliveries | None:
         active = self.group.active

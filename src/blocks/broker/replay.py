@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def dump(engine: Engine) -> dict[str, Any]:
     """The whole durable state, for a snapshot."""
     return {
-        "topics": [topic.dump() for topic in engine.topic_named.values()],
+        "topics": [topic.dump(engine.topic_options) for topic in engine.topic_named.values()],
         "groups": [group.dump() for group in engine.group_named.values() if group.durable],
         "bindings": [tuple(binding) for binding in engine.checks.known],
         "producers": engine.producers.dump(),
@@ -44,7 +44,7 @@ class Replay:
         """Start from a snapshot's state."""
         engine = self._engine
         for row in state["topics"]:
-            topic = Topic.load(row)
+            topic = Topic.load(row, engine.topic_options)
             engine.adopt_topic(topic)
         for name, patterns, max_deliveries, dead_letter, queues in state["groups"]:
             group = self._group(name)
@@ -128,9 +128,9 @@ class Replay:
         else:
             handler(*rest)
 
-    def _on_topic(self, name: str, options: dict[str, Any], first: int) -> None:
+    def _on_topic(self, name: str, options: dict[str, Any] | None, first: int) -> None:
         topic = self._topic(name)
-        topic.options = TopicOptions(**options)
+        topic.options = TopicOptions(**options) if options is not None else self._engine.topic_options
         topic.first = max(topic.first, first)
         topic.next = topic.committed = max(topic.next, first)
 

@@ -33,18 +33,17 @@ class Topic:
         self.epoch = -1  # of the group patterns that ``queues`` was made from
         self.plain = True  # no schema, binding, transformation or check is to be looked at on publish
 
-    def dump(self) -> list[Any]:
-        """For a snapshot."""
+    def dump(self, default: TopicOptions) -> list[Any]:
+        """For a snapshot; options that are the ``default`` are left out, and follow it."""
         ids = [(id, offset, when) for id, (offset, when) in self.ids.items()] if self.ids else None
-        return [
-            self.name, asdict(self.options), self.first, self.next, self.size, self.touched, ids, self.scheduled or None,
-        ]  # fmt: skip
+        options = None if self.options is default else asdict(self.options)
+        return [self.name, options, self.first, self.next, self.size, self.touched, ids, self.scheduled or None]
 
     @classmethod
-    def load(cls, row: list[Any]) -> Topic:
+    def load(cls, row: list[Any], default: TopicOptions) -> Topic:
         """From a snapshot."""
         name, options, first, following, size, touched, ids, scheduled = row
-        topic = cls(name, TopicOptions(**options))
+        topic = cls(name, TopicOptions(**options) if options is not None else default)
         topic.first, topic.next, topic.size, topic.touched = first, following, size, touched
         topic.committed = following
         topic.ids = {id: (offset, when) for id, offset, when in ids} if ids else None
