@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -76,22 +77,37 @@ def route(
         raise ConfigError(f"route() has no keyword {unknown!r}{suggestion(unknown, KEYWORDS)}")
     if not callable(handler):
         raise ConfigError(f"the handler of {template!r} cannot be called: {handler!r}")
-    made = Route(Template(template, exact=exact), handler, name or template, MappingProxyType(options))
-    made.methods = methods_of(methods)
-    made.hosts = tuple(_host(word) for word in ([host] if isinstance(host, str) else host or ()))
+    with _at("path"):
+        parsed = Template(template, exact=exact)
+    made = Route(parsed, handler, name or template, MappingProxyType(options))
+    with _at("methods"):
+        made.methods = methods_of(methods)
+    with _at("host"):
+        made.hosts = tuple(_host(word) for word in ([host] if isinstance(host, str) else host or ()))
     made.headers = MappingProxyType(dict(headers or {}))
     made.query = MappingProxyType(dict(query or {}))
     if weight is not None and not 0 <= weight < float("inf"):
         raise ConfigError(f"the weight of {template!r} is {weight!r}; it must be a number from 0 up")
     made.weight = weight
     made.version = None if version is None else str(version)
-    made.timeout = None if timeout is None else seconds(timeout)
+    with _at("timeout"):
+        made.timeout = None if timeout is None else seconds(timeout)
     made.description = description
     made.tags = tuple(tags)
     if name is None:
         made.named = False
         made.name = _name(made)
     return made
+
+
+@contextmanager
+def _at(key: str) -> Iterator[None]:
+    """An error inside is the fault of this keyword."""
+    try:
+        yield
+    except ConfigError as error:
+        error.at = (key,)  # type: ignore[attr-defined]  # for the report
+        raise
 
 
 def _name(made: Route) -> str:

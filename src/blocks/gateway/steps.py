@@ -78,6 +78,10 @@ ENDS: tuple[Feature, ...] = (
     Feature("publish", f"{ROOM}.messages.publish", "a message to a broker"),
     Feature("subscribe", f"{ROOM}.messages.subscribe", "a stream from a broker"),
 )
+_PLACES: dict[str, list[int]] = {}  # where in FEATURES the steps of each keyword stand
+for _place, _feature in enumerate(FEATURES):
+    for _word in _feature.keywords:
+        _PLACES.setdefault(_word, []).append(_place)
 KEYWORDS: dict[str, Feature] = {word: feature for feature in FEATURES for word in feature.keywords}
 
 
@@ -150,10 +154,9 @@ def build_steps(options: Mapping[str, Any], site: Site) -> list[Step]:
     """The steps that a route's options ask for, in the order of ``FEATURES``. Raises ``ConfigErrors`` with everything that is wrong."""
     steps: list[Step] = []
     complaints: list[Complaint] = []
-    for feature in FEATURES:
+    wanted = sorted({place for word, value in options.items() if value is not None for place in _PLACES.get(word, ())})
+    for feature in [FEATURES[place] for place in wanted]:
         given = {word: options[word] for word in feature.keywords if options.get(word) is not None}
-        if not given:
-            continue
         value = given if feature.keys else given[feature.key]
         if is_step(value):
             steps.append(cast(Step, value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar, Union, cast
 
 import msgspec
@@ -28,7 +29,10 @@ def decode(type: type[T], value: Any) -> T:
 def convert(kind: Any, value: Any, at: At, complaints: list[Complaint]) -> Any:
     """``value`` as a ``kind``; what is wrong is added to ``complaints``."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return _struct(kind, value, at, complaints)
+        try:
+            return value if isinstance(value, kind) else msgspec.convert(value, kind)
+        except msgspec.ValidationError:  # something is wrong: once more, slowly, to find all of it
+            return _struct(kind, value, at, complaints)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         chosen = _choose(arguments, value)
@@ -60,13 +64,11 @@ def _choose(arguments: tuple[Any, ...], value: Any) -> Any:
 
 
 def _struct(kind: type[msgspec.Struct], value: Any, at: At, complaints: list[Complaint]) -> Any:
-    if isinstance(value, kind):
-        return value
     if not isinstance(value, Mapping):
         complaints.append(Complaint(at, f"expected a table, got {value!r}"))
         return _BAD
     before = len(complaints)
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     given: dict[str, Any] = {}
     for key, item in value.items():
         field = fields.get(key)
@@ -84,6 +86,11 @@ def _struct(kind: type[msgspec.Struct], value: Any, at: At, complaints: list[Com
     except (TypeError, ValueError) as error:
         complaints.append(Complaint(at, str(error)))
         return _BAD
+
+
+@lru_cache(256)
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def _words(message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -20,7 +21,6 @@ from ..address import Addresses
 from ..conflicts import unreachable
 from ..limits.rule import Limit, amount_of
 from ..route import Route, route
-from ..routes.template import Template
 from ..site import Kept, Site
 from ..snapshot import Snapshot
 from ..steps import ENDS, KEYWORDS
@@ -69,11 +69,16 @@ def load(
     ``kept`` is the running gateway's state (``gateway.kept``): limits, key sets and figures of the same names go on.
     """
     source = read(Path(path), os.environ if environment is None else environment)
+    collecting = gc.isenabled()
+    gc.disable()  # a collection among a hundred thousand new objects would hold every request up, and find nothing
     try:
         return _Loader(source, objects, kept, clock, random).run()
     except ConfigErrors as error:
         error.source = source  # type: ignore[attr-defined]  # for the report
         raise
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Loader:
@@ -190,11 +195,6 @@ class _Loader:
                 self._complaints.append(Complaint((*at, key), f"unknown key {key!r}{suggestion(key, known)}"))
         words: Any = convert(RouteTable, own, at, self._complaints)
         if not isinstance(words, RouteTable):
-            return None
-        try:
-            Template(words.path)
-        except ConfigError as error:
-            self._complaints.append(Complaint((*at, "path"), str(error)))
             return None
         try:
             made = self._make(words, options)

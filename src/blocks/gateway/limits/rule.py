@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -61,39 +62,51 @@ class Limit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, text: str) -> Limit:
-        """A limit from its text. Raises ``ConfigError``."""
-        match = _WORDS.fullmatch(text.strip())
-        if match is None:
-            raise ConfigError(
-                f"{text!r} is not a limit; write it like '100/s per key', '1000/day per consumer' or '10 concurrent per ip'"
-            )
-        flags = match.group("flags") or ""
-        limit = cls(
-            rate=match.group("rate"), per=match.group("per") or "all", early="early" in flags, dry_run="dry-run" in flags
-        )  # fmt: skip
-        if match.group("burst"):
-            limit.burst = float(match.group("burst"))
-        if match.group("cost"):
-            limit.cost = int(match.group("cost"))
-        amount_of(limit.rate, limit)
-        return limit
+        """A limit from its text; the same text gives the same object. Raises ``ConfigError``."""
+        return _parse(text.strip())
 
     @property
     def kind(self) -> str:
         """The algorithm in use."""
-        if self.algorithm:
-            return self.algorithm
-        if _AT_ONCE.fullmatch(self.rate.strip()):
-            return "concurrency"
-        return "quota" if _calendar(self.rate) else "gcra"
+        return self.algorithm or _kind(self.rate)
+
+
+@lru_cache(4096)
+def _parse(text: str) -> Limit:
+    match = _WORDS.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"{text!r} is not a limit; write it like '100/s per key', '1000/day per consumer' or '10 concurrent per ip'"
+        )
+    flags = match.group("flags") or ""
+    limit = Limit(
+        rate=match.group("rate"), per=match.group("per") or "all", early="early" in flags, dry_run="dry-run" in flags
+    )  # fmt: skip
+    if match.group("burst"):
+        limit.burst = float(match.group("burst"))
+    if match.group("cost"):
+        limit.cost = int(match.group("cost"))
+    amount_of(limit.rate, limit)
+    return limit
+
+
+@lru_cache(4096)
+def _kind(rate: str) -> str:
+    if _AT_ONCE.fullmatch(rate.strip()):
+        return "concurrency"
+    return "quota" if _calendar(rate) else "gcra"
 
 
 def amount_of(text: str, limit: Limit) -> Amount | None:
     """What a rate text says under a limit's algorithm; None for ``none``. Raises ``ConfigError``."""
-    words = text.strip()
+    return _amount(text.strip(), limit.kind)
+
+
+@lru_cache(4096)
+def _amount(text: str, kind: str) -> Amount | None:
+    words = text
     if words == "none":
         return None
-    kind = limit.kind
     at_once = _AT_ONCE.fullmatch(words)
     if kind == "concurrency":
         if at_once is None and not words.isdecimal():
