@@ -176,6 +176,28 @@ async def test_a_small_fill_becomes_an_ordinary_record(tmp_path: Path) -> None:
         assert await body_of(await disk.load(url(1))) == b"short"
 
 
+async def test_a_large_body_that_is_whole_already_becomes_a_blob(tmp_path: Path) -> None:
+    body = random.Random(5).randbytes(3_000_000)
+    async with store(tmp_path) as disk:
+        disk.save(entry(url(1), body))
+        assert await body_of(await disk.load(url(1))) == body
+        await disk.sync()
+        assert disk.stats()["waiting_bytes"] == 0
+    async with store(tmp_path) as disk:
+        assert await body_of(await disk.load(url(1))) == body
+
+
+async def test_readers_of_one_block_have_the_same_bytes(tmp_path: Path) -> None:
+    async with store(tmp_path) as disk:
+        await filled(disk, url(1), bytes(BLOCK * 2))
+        await disk.sync()
+        loaded = await disk.load(url(1))
+        assert loaded is not None
+        assert isinstance(loaded.body, BlobContent)
+        assert loaded.body.take(0, None) is loaded.body.take(0, BLOCK)
+        assert loaded.body.take(5, BLOCK) == bytes(BLOCK - 5)
+
+
 async def test_an_aborted_fill_leaves_nothing_and_tells_its_readers(tmp_path: Path) -> None:
     async with store(tmp_path) as disk:
         fill = disk.open(url(1), None)

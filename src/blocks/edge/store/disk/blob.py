@@ -15,6 +15,7 @@ from .files import Files
 from .reader import Reader, stream_of
 from .record import BLOCK, Damaged, blocks
 
+RECENT = 32  # blocks of blobs kept in memory: 8 MiB
 OPEN = 256  # descriptors of blobs kept open, the least recently used closed first (nginx's open_file_cache, off by default, holds such)
 
 
@@ -41,6 +42,7 @@ class Blobs:
         self.files = files
         self.executor = executor
         self.folder = ""
+        self._recent: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._open: OrderedDict[int, BlobFile] = OrderedDict()
 
     def path(self, number: int) -> str:
@@ -69,6 +71,17 @@ class Blobs:
         self._open[number] = file
         while len(self._open) > OPEN:
             self._open.popitem(last=False)
+
+    def recent(self, number: int, block: int) -> bytes | None:
+        """A block that somebody read lately: a thousand clients of one body hold its bytes once."""
+        return self._recent.get((number, block))
+
+    def remember(self, number: int, block: int, data: bytes) -> bytes:
+        """Let others who read that whole, checked block have the same bytes."""
+        self._recent[number, block] = data
+        while len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return data
 
     def drop(self, number: int) -> None:
         """Remove a blob; who reads it now reads on."""
@@ -115,19 +128,24 @@ class BlobContent:
     def take(self, at: int, stop: int | None) -> bytes | None:
         """The bytes from ``at`` on, within one block, when the page cache has them; None when a thread must read. Raises ``Damaged``."""
         block = at // BLOCK
-        first, last = block * BLOCK, min((block + 1) * BLOCK, self.length)
-        stop = last if stop is None else min(stop, last)
-        if self.file.verified[block]:
-            return self._blobs.files.read_cached(self.file.fd, stop - at, at)
-        data = self._blobs.files.read_cached(self.file.fd, last - first, first)
-        return None if data is None else self._checked(block, data)[at - first : stop - first]
+        data = self._blobs.recent(self.number, block)
+        if data is None:
+            first, last = self._bounds(block)
+            data = self._blobs.files.read_cached(self.file.fd, last - first, first)
+            if data is None:
+                return None
+            self._blobs.remember(self.number, block, self._checked(block, data))
+        return cut(data, at - block * BLOCK, None if stop is None else stop - block * BLOCK)
 
     def read(self, at: int, stop: int | None) -> bytes:
         """The same from the disk; in a thread. Raises ``Damaged``, ``OSError``."""
         block = at // BLOCK
-        first, last = block * BLOCK, min((block + 1) * BLOCK, self.length)
-        data = self._blobs.files.read(self.file.fd, last - first, first)
-        return self._checked(block, data)[at - first : (last if stop is None else min(stop, last)) - first]
+        first, last = self._bounds(block)
+        data = self._checked(block, self._blobs.files.read(self.file.fd, last - first, first))
+        return cut(data, at - first, None if stop is None else stop - first)
+
+    def _bounds(self, block: int) -> tuple[int, int]:
+        return block * BLOCK, min((block + 1) * BLOCK, self.length)
 
     def read_later(self, at: int, stop: int | None) -> asyncio.Future[bytes]:
         """``read`` in the store's threads. Raises ``RuntimeError`` when they are stopped."""
@@ -141,7 +159,13 @@ class BlobContent:
         self._damaged()
 
     def _checked(self, block: int, data: bytes) -> bytes:
-        if crc32(data) != self._crcs[block]:
-            raise Damaged("a block of the blob does not match its checksum")
-        self.file.verified[block] = 1
+        if not self.file.verified[block]:
+            if crc32(data) != self._crcs[block]:
+                raise Damaged("a block of the blob does not match its checksum")
+            self.file.verified[block] = 1
         return data
+
+
+def cut(data: bytes, start: int, stop: int | None) -> bytes:
+    """``data[start:stop]``, the same object when that is all of it."""
+    return data if start == 0 and (stop is None or stop >= len(data)) else data[start:stop]

@@ -12,7 +12,7 @@ from blocks.core.errors import Failure
 from blocks.edge.entry import Entry
 from blocks.http.body import Stream
 
-from .blob import BlobContent, BlobFile
+from .blob import BlobContent, BlobFile, cut
 from .reader import Reader, stream_of
 from .record import BLOCK
 
@@ -134,9 +134,7 @@ class Fill:
     def take(self, at: int, stop: int | None) -> bytes | None:
         """See ``Readable``."""
         if at < self._flushed:
-            assert self._file is not None
-            end = min(at - at % BLOCK + BLOCK, self._flushed, self._flushed if stop is None else stop)
-            return self._store.files.read_cached(self._file.fd, end - at, at)
+            return self._from_file(at, stop)
         for offset, data in self._chunks:
             if offset <= at < offset + len(data):
                 piece = data if at == offset else data[at - offset :]
@@ -144,6 +142,19 @@ class Fill:
         if at < self.filled:
             raise Failure("the beginning of this body could not be stored and is gone", reason="fill-broken")
         return b""
+
+    def _from_file(self, at: int, stop: int | None) -> bytes | None:
+        assert self._file is not None
+        blobs, fd, block = self._store.blobs, self._file.fd, at // BLOCK
+        first = block * BLOCK
+        if first + BLOCK <= self._flushed:
+            data = blobs.recent(self._number, block) or self._store.files.read_cached(fd, BLOCK, first)
+            if data is None:
+                return None
+            blobs.remember(self._number, block, data)
+            return cut(data, at - first, None if stop is None else stop - first)
+        end = self._flushed if stop is None else min(self._flushed, stop)
+        return self._store.files.read_cached(fd, end - at, at)
 
     def read_later(self, at: int, stop: int | None) -> asyncio.Future[bytes]:
         """See ``Readable``."""

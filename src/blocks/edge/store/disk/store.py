@@ -168,7 +168,10 @@ class DiskStore:
             if isinstance(content, BlobContent):
                 self._put(entry, size - content.length, self._referring(entry, born, content))
             return
-        if len(body) > INLINE or self._pending_bytes + size > PENDING or len(entry.wire) > record.MAX_META // 2:
+        if len(body) > INLINE:
+            self._save_large(entry, body)
+            return
+        if self._pending_bytes + size > PENDING or len(entry.wire) > record.MAX_META // 2:
             self._counts["dropped"] += 1
             self.remove(entry.key)  # an older version must not come back in its place
             return
@@ -178,6 +181,15 @@ class DiskStore:
         self._put(entry, size, lambda: self._append(digest, born, scopes, meta, body))
 
     update = save
+
+    def _save_large(self, entry: Entry, body: bytes) -> None:
+        fill = self.open(entry.key, len(body)) if self._pending_bytes + len(body) <= PENDING else None
+        if fill is None:
+            self._counts["dropped"] += 1
+            self.remove(entry.key)
+            return
+        fill.write(body)
+        fill.commit(entry)
 
     def open(self, key: str, length: int | None) -> Fill | None:
         """Begin a body that comes bit by bit; None when it is longer than a quarter of the store, or the store is closed."""
@@ -259,8 +271,13 @@ class DiskStore:
                 except OSError as problem:
                     self.log.counters.errors += 1
                     error = problem
-            return lambda: fill.written(offset + len(data), error)
+            return lambda: done(error)
 
+        def done(error: OSError | None) -> None:
+            self._pending_bytes -= len(data)
+            fill.written(offset + len(data), error)
+
+        self._pending_bytes += len(data)
         self._submit(operation)
 
     def commit(self, fill: Fill, entry: Entry) -> None:
