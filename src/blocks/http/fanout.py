@@ -61,10 +61,22 @@ class _Asker:
         text = render(merge(answers)) if answers else ""
         return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def events(self, request: web.Request) -> web.Response:
-        return web.json_response(
-            {"error": "events are streamed by a process with one worker; see /v1/events"}, status=501
-        )
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Every worker's events in one stream, each with the worker's number, until the reader leaves or all workers have ended."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        lines: asyncio.Queue[bytes] = asyncio.Queue(1000)
+        relays = [asyncio.create_task(_relay(number, session, lines)) for number, session in enumerate(self._sessions)]
+        try:
+            while not all(relay.done() for relay in relays) or not lines.empty():
+                await response.write(await lines.get())
+        except ConnectionResetError:
+            pass
+        finally:
+            for relay in relays:
+                relay.cancel()
+            await asyncio.gather(*relays, return_exceptions=True)
+        return response
 
     async def all(self, request: web.Request) -> web.Response:
         """Every worker's answer; the status is the worst of them, so that a change counts as made only when all have made it."""
@@ -87,3 +99,15 @@ async def _one(
             return answer.status, await answer.text()
     except (aiohttp.ClientError, TimeoutError) as error:
         return 502, {"error": f"a worker did not answer: {type(error).__name__}"}
+
+
+async def _relay(number: int, session: aiohttp.ClientSession, lines: asyncio.Queue[bytes]) -> None:
+    """One worker's events into the queue; the worker's end is an event, too."""
+    try:
+        async with session.get("http://localhost/events", timeout=aiohttp.ClientTimeout(total=None)) as answer:
+            async for line in answer.content:
+                if line.startswith(b"data: "):
+                    await lines.put(b'data: {"worker": %d, "event": %b}\n\n' % (number, line[6:].strip()))
+    except aiohttp.ClientError:
+        pass
+    await lines.put(b'data: {"worker": %d, "event": null}\n\n' % number)
