@@ -62,6 +62,10 @@ class Rig:
 
     def do_chores(self) -> None:
         waiting, self.chores = self.chores, []
+        if waiting:
+            for segment, length in self.engine.log.unsynced():
+                segment.file.sync()
+                segment.synced = length
         for name, content in waiting:
             replace_whole(self.disk, name, content)
 

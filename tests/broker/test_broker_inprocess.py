@@ -148,6 +148,15 @@ async def test_a_cancelled_publish_and_a_cancelled_wait_leave_nothing_behind(whe
         assert [m.payload for m in await take(messages, 2)] == [b"1", b"2"]
 
 
+async def test_what_was_never_looked_at_is_no_attempt(where: Any) -> None:
+    async with Broker(where) as broker:
+        await broker.publish_many("t", [b"1", b"2", b"3"])
+        async with broker.subscribe("t", group="g", start="earliest") as messages:
+            await take(messages, 1)
+        async with broker.subscribe("t", group="g") as messages:
+            assert [(m.payload, m.attempt) for m in await take(messages, 3)] == [(b"1", 2), (b"2", 1), (b"3", 1)]
+
+
 async def test_leases_end_on_the_injected_clock(where: Any) -> None:
     clock = FakeClock()
     async with Broker(where, clock=clock) as broker:

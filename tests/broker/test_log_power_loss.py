@@ -21,11 +21,15 @@ IMAGES = 300 if FULL else 250
 class Story:
     """A broker at work on a recording disk, and what it had promised when."""
 
+    durability = "fsync"
+
     def __init__(self, seed: int) -> None:
         self.random = random = Random(seed)
         self.disk = RecordingDisk()
         self.clock = FakeClock()
-        self.rig = Rig(self.disk, self.clock, seed, segment_bytes=random.choice((4096, 16384, 1 << 20)))
+        self.rig = Rig(
+            self.disk, self.clock, seed, segment_bytes=random.choice((4096, 16384, 1 << 20)), durability=self.durability
+        )
         self.rig.engine._snapshot_size = 1024  # so that snapshots come often
         self.sent: dict[tuple[str, int], bytes] = {}  # every message that was ever given an offset
         self.stored: list[
@@ -47,7 +51,9 @@ class Story:
         self.rig.commit(chores=random.random() < 0.7)
         if random.random() < 0.05:
             self.rig.stop()
-            self.rig = Rig(self.disk, self.clock, random.getrandbits(32), segment_bytes=8192)
+            self.rig = Rig(
+                self.disk, self.clock, random.getrandbits(32), segment_bytes=8192, durability=self.durability
+            )
             assert self.rig.problems == []
             self.member = self.rig.subscribe("t.*", "workers", prefetch=50)
 
@@ -83,6 +89,16 @@ class Story:
 
             if kept:
                 self.member.ack(run.topic, kept, run.token, done)
+
+
+class BigStory(Story):
+    """Commits that go over the end of a segment."""
+
+    def publish(self) -> None:
+        super().publish()
+        for _ in range(self.random.randrange(3)):
+            self.rig.engine.next_draft()
+            super().publish()
 
 
 def check(story: Story, disk: MemoryDisk, after: int, seed: int) -> None:
@@ -130,6 +146,46 @@ def test_power_loss_at_any_moment(seed: int) -> None:
     for number in range(IMAGES):
         after = random.randint(0, len(ops))
         check(story, image(ops[:after], random), after, number)
+
+
+def test_power_loss_in_commits_over_several_segments() -> None:
+    story = BigStory(7)
+    random = Random(7)
+    ops = story.disk.ops
+    for number in range(IMAGES):
+        after = random.randint(0, len(ops))
+        check(story, image(ops[:after], random), after, number)
+
+
+class LazyStory(Story):
+    """The mode ``interval``: nothing is synced but sealed segments and, now and then, the active one."""
+
+    durability = "interval"
+
+    def step(self) -> None:
+        super().step()
+        if self.random.random() < 0.1:
+            log = self.rig.engine.log
+            for segment, length in log.unsynced():
+                assert segment.file is not None
+                segment.file.sync()
+                segment.synced = length
+
+
+def test_power_loss_with_unsynced_commits_leaves_a_whole_beginning() -> None:
+    for seed in range(4):
+        story = LazyStory(seed)
+        random = Random(seed)
+        for number in range(IMAGES // 2):
+            disk = image(story.disk.ops[: random.randint(0, len(story.disk.ops))], random)
+            rig = Rig(disk, story.clock, number)
+            assert rig.problems == [], "what was never synced is not damage when it is gone"
+            state = {name: rig.read(name) for name in rig.engine.topic_named}
+            for name, messages in state.items():
+                assert sorted(messages) == list(range(rig.engine.topic_named[name].committed))
+                assert all(story.sent[name, offset] == payload for offset, payload in messages.items())
+            again = Rig(disk, story.clock)
+            assert {name: again.read(name) for name in again.engine.topic_named} == state
 
 
 def test_stories_deliver_what_they_should_without_a_crash() -> None:

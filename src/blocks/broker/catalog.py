@@ -58,6 +58,10 @@ class Catalog(Administration):
         topic.scheduled = None
         topic.committed = topic.first = topic.next
         for queue in topic.queues:
+            for lease in set(queue.leased.values()):
+                lease.subscription.release(lease, lease.left)
+            queue.leased.clear()
+            queue.ready.clear()
             queue.group.queues.pop(topic.name, None)
             queue.group.active.pop(queue, None)
 

@@ -36,21 +36,24 @@ class Job:
 
     def run(self, disk: Disk) -> None:
         """Do it (in the commit thread)."""
-        self._put(disk)
-        if self.commit is not None:
-            self.commit.run(disk)
         try:
             for segment, _ in self.syncs:
                 if segment.file is not None:
                     segment.file.sync()
         except OSError as error:
             self.error = error
+            if self.commit is not None:
+                self.commit.error = error
+            return
+        self._put(disk)
+        if self.commit is not None:
+            self.commit.run(disk)
 
     def _put(self, disk: Disk) -> None:
         try:
             for name, content in self.chores:
                 replace_whole(disk, name, content)
-            if any(name.endswith(".snapshot") for name, _ in self.chores):
+            if self.chores.snapshot:
                 for name in sorted(n for n in disk.names() if n.endswith(".snapshot"))[:-KEPT_SNAPSHOTS]:
                     disk.unlink(name)
         except OSError:
@@ -93,7 +96,9 @@ class Committer:
         self._cancel_timers()
         if self._busy:
             return
-        job = Job(self._engine.begin(), self._chores, self._engine.log.unsynced() if self._sync_due else [])
+        commit = self._engine.begin()
+        must_sync = self._sync_due or self._chores.snapshot  # a snapshot never covers more than the medium has
+        job = Job(commit, self._chores, self._engine.log.unsynced() if must_sync else [])
         self._chores = Chores()
         self._sync_due = False
         if job.empty:

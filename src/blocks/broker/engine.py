@@ -32,7 +32,12 @@ SNAPSHOT_RATIO = 4  # a snapshot is written when the log grew by this many times
 
 
 class Chores(list[tuple[str, bytes]]):
-    """Files to put in place when the commit that they belong to is done: (name, content)."""
+    """Files to put in place when the commit that they belong to is done and synced: (name, content)."""
+
+    @property
+    def snapshot(self) -> bool:
+        """Whether a snapshot is among them."""
+        return any(name.endswith(".snapshot") for name, _ in self)
 
 
 class Engine(Catalog):
@@ -210,7 +215,6 @@ class Engine(Catalog):
         sealed = self.log.finish(commit)
         if self.full is not None:
             self.full = None
-            self._snapshot_wanted = True
         woken: list[Queue] = []
         for draft in drafts:
             for section in draft.sections.values():
@@ -237,6 +241,8 @@ class Engine(Catalog):
 
     def _failed(self, drafts: list[Draft], commit: Commit) -> None:
         """Nothing of it is stored: refuse what was to be acknowledged, and take its effects back."""
+        self._snapshot = None
+        self._snapshot_wanted = True  # what could not be written is in the state: the next commit's snapshot has it
         drafts = [*drafts, *self.drafts, self.draft]
         self.drafts, self.draft = [], Draft()
         error: BrokerError

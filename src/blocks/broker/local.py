@@ -86,9 +86,18 @@ class LocalSubscription:
         if self._timer is not None:
             self._timer.cancel()
         if self._subscription is not None:
+            self._decline(self._subscription)
             self._subscription.close()
         self._error = self._error or Closed("the subscription is closed")
         self._wake()
+
+    def _decline(self, subscription: Subscription) -> None:
+        """What was never looked at goes back without counting as an attempt."""
+        at = self._at
+        for run in reversed(self._runs):
+            subscription.decline(run.topic, run.offsets[at:], run.token)
+            at = 0
+        self._runs.clear()
 
     def __aiter__(self) -> AsyncIterator[LocalMessage]:
         return self

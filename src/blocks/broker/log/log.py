@@ -72,9 +72,10 @@ class Write(NamedTuple):
 class Commit:
     """What one round of the commit thread writes and syncs; ``error`` is set if it failed, ``full`` if for want of room."""
 
-    __slots__ = ("created", "error", "full", "lengths", "sync", "writes")
+    __slots__ = ("active", "created", "error", "full", "lengths", "sync", "writes")
 
-    def __init__(self, writes: list[Write], created: list[Segment], sync: bool) -> None:
+    def __init__(self, active: Segment | None, writes: list[Write], created: list[Segment], sync: bool) -> None:
+        self.active = active
         self.writes = writes
         self.created = created
         self.sync = sync
@@ -100,6 +101,9 @@ class Commit:
                 while stop < len(self.writes) and self.writes[stop].segment is segment:
                     stop += 1
                 if segment in self.created:
+                    before = self.writes[start - 1].segment if start else self.active
+                    if before is not None and before.file is not None:
+                        before.file.sync()  # a segment is whole on the medium before there is a next one
                     create(disk, segment)
                 assert segment.file is not None
                 segment.file.write(self.writes[start].batch.position, [w.data for w in self.writes[start:stop]])
@@ -182,7 +186,7 @@ class Log:
             batch.segment, batch.position, batch.length = segment.header.id, position, len(data)
             writes.append(Write(segment, batch, data))
             position += len(data)
-        return Commit(writes, created, sync)
+        return Commit(self.active, writes, created, sync)
 
     @staticmethod
     def _skips(segment: Segment, batch: Batch, writes: list[Write]) -> bool:
@@ -218,6 +222,9 @@ class Log:
                 self._cache.put(segment.header.salt, batch)
         if commit.writes:
             self.next_number = commit.writes[-1].batch.number + 1
+        for segment in sealed:
+            segment.synced = segment.length
+            self._keep_open(segment)
         return sealed
 
     def unsynced(self) -> list[tuple[Segment, int]]:
@@ -392,12 +399,15 @@ class Log:
     def _open(self, segment: Segment) -> File:
         if segment.file is None:
             segment.file = self.disk.open(segment.header.name)
-            self._files[segment.header.id] = segment
-            while len(self._files) > _OPEN_FILES:
-                _, other = self._files.popitem(last=False)
-                if other is not self.active and other is not segment:
-                    self._close(other)
+            self._keep_open(segment)
         return segment.file
+
+    def _keep_open(self, segment: Segment) -> None:
+        self._files[segment.header.id] = segment
+        while len(self._files) > _OPEN_FILES:
+            _, other = self._files.popitem(last=False)
+            if other is not self.active and other is not segment:
+                self._close(other)
 
     def _close(self, segment: Segment) -> None:
         segment.window = None
