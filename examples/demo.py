@@ -184,19 +184,19 @@ async def ask(admin: str, method: str, path: str, body: dict[str, str] | None = 
             raise RuntimeError(f"{method} {path}: {response.status}")
 
 
-async def story(backends: list[Backend], admin: str, show: Show) -> None:
-    """What is done to the backends while the load goes on."""
+async def story(backends: list[Backend], admin: str, show: Show, seconds: float) -> None:
+    """What is done to the backends while the load goes on, in parts of the ``seconds`` that it lasts."""
     a, b, _ = backends
-    await asyncio.sleep(6)
+    await asyncio.sleep(0.24 * seconds)
     show.say(f"kill -9 {a.name}, with requests under way on it")
     await a.stop(signal.SIGKILL)
-    await asyncio.sleep(6)
+    await asyncio.sleep(0.24 * seconds)
     await a.start()
     show.say(f"{a.name} is started again; health checks bring it back")
-    await asyncio.sleep(4)
+    await asyncio.sleep(0.16 * seconds)
     await ask(admin, "POST", "/v1/upstreams/drain", {"name": b.url})
     show.say(f"{b.name} is drained through the admin API: it finishes what it has, and gets nothing new")
-    await asyncio.sleep(3)
+    await asyncio.sleep(0.12 * seconds)
     await ask(admin, "POST", "/v1/upstreams/restore", {"name": b.url})
     show.say(f"{b.name} is back in service")
 
@@ -247,7 +247,7 @@ async def main(keep: bool, seconds: float) -> int:
         balancer, line = await start_balancer(backends)
         show.say(f"the balancer is ready at {line['url']}, its admin API at {line['admin']}")
         show.began = time.monotonic()
-        doing = asyncio.create_task(story(backends, line["admin"], show))
+        doing = asyncio.create_task(story(backends, line["admin"], show, seconds))
         await load(line["url"], show, tally, seconds)
         await doing
         cpu = cpu_seconds(balancer.pid)
