@@ -27,7 +27,6 @@ from .route import Route
 from .routes.table import Missed
 from .site import Kept, Site
 from .snapshot import Lane, Snapshot
-from .steps import After
 from .versions import Versions
 
 Choose = Callable[[Request], Snapshot]
@@ -142,31 +141,47 @@ class Gateway:
     # -- the way of a request
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request."""
+        """Answer one request: the route's checks, its service, its afters. One coroutine, however many steps there are."""
         now = self._now()
         snapshot = self.snapshot if self._choose is None else self._choose(request)
         try:
             found, path = snapshot.find(request)
         except BadPath as error:
-            self.unrouted.classes[4] += 1
-            return problem(400, "Bad Request", str(error))
+            return self._unrouted(problem(400, "Bad Request", str(error)))
         if isinstance(found, Missed):
-            self.unrouted.classes[4] += 1
-            return _missed(found, request)
+            return self._unrouted(_missed(found, request))
         route, params = found
         lane = snapshot.lanes[route]
+        plan = lane.plan
         context = Context(route, params, path, snapshot.addresses.client(request), now)
         request.state[STATE_KEY] = context
         if route.timeout is not None:
             request.deadline = min(request.deadline, asyncio.get_running_loop().time() + route.timeout)
+        place = 0
         try:
-            response = await self._pass(lane, request, context)
+            try:
+                for check in plan.checks:
+                    answer = check(request, context)
+                    if answer is not None:
+                        if type(answer) is not Response:
+                            answer = await answer  # type: ignore[misc]  # what is neither None nor a Response is awaitable
+                        if answer is not None:
+                            lane.figures.refuse(plan.checked[place])
+                            response: Response = answer
+                            break
+                    place += 1
+                else:
+                    response = await (lane.handler(request) if plan.call is None else plan.call(request, context))
+            except ClientGone:
+                raise
+            except Failure as error:
+                context.notes["failure"] = error
+                response = problem(error.status, phrase(error.status), reason=error.reason)
+            for after in plan.afters[place]:
+                changed = after(request, response, context)
+                response = changed if type(changed) is Response else await _settled(changed)
         except BaseException as error:
-            lane.figures.classes[0] += 1
-            if self._observe is not None and isinstance(error, Exception) and not isinstance(error, ClientGone):
-                self._observe(snapshot, 500, self._now() - now)
-            if context.ends is not None:
-                context.end(None)
+            self._failed(snapshot, lane, context, error)
             raise
         figures = lane.figures
         figures.classes[response.status // 100] += 1
@@ -180,35 +195,19 @@ class Gateway:
             _end_with_body(context, response)
         return response
 
-    async def _pass(self, lane: Lane, request: Request, context: Context) -> Response:
-        """The checks, the service, the afters."""
-        plan = lane.plan
-        place = 0
-        try:
-            for check in plan.checks:
-                answer = check(request, context)
-                if answer is not None:
-                    if type(answer) is not Response:
-                        answer = await answer  # type: ignore[misc]  # what is neither None nor a Response is awaitable
-                    if answer is not None:
-                        lane.figures.refuse(plan.checked[place])
-                        response: Response = answer
-                        break
-                place += 1
-            else:
-                response = await (lane.handler(request) if plan.call is None else plan.call(request, context))
-        except ClientGone:
-            raise
-        except Failure as error:
-            context.notes["failure"] = error
-            response = problem(error.status, phrase(error.status), reason=error.reason)
-        for after in plan.afters[place]:
-            changed = after(request, response, context)
-            response = changed if type(changed) is Response else await _settled(after, changed)
+    def _unrouted(self, response: Response) -> Response:
+        self.unrouted.classes[response.status // 100] += 1
         return response
 
+    def _failed(self, snapshot: Snapshot, lane: Lane, context: Context, error: BaseException) -> None:
+        """A request ended in an exception: it is counted, and what it held is given back."""
+        lane.figures.classes[0] += 1
+        if self._observe is not None and isinstance(error, Exception) and not isinstance(error, ClientGone):
+            self._observe(snapshot, 500, self._now() - context.now)
+        context.end(None)
 
-async def _settled(after: After, changed: Response | Awaitable[Response]) -> Response:
+
+async def _settled(changed: Response | Awaitable[Response]) -> Response:
     return changed if isinstance(changed, Response) else await changed
 
 

@@ -39,7 +39,11 @@ def policy_of(label: bytes, own: Any) -> bytes:
 def standing_of(label: bytes, own: Any, key: str, now: float) -> bytes:
     """One item of RateLimit: what is left for the key, and the seconds until all of it is there."""
     left, reset = own.standing(key, now)
-    return item(label, min(left, own.amount), reset)
+    if left > own.amount:
+        left = own.amount
+    if reset > 0:
+        return b"%s;r=%d;t=%d" % (label, left, ceil(reset))
+    return b"%s;r=%d" % (label, left)
 
 
 def item(label: bytes, left: float, reset: float) -> bytes:

@@ -65,7 +65,8 @@ class Gcra:
         """(how much may pass now, seconds until the bucket is full again)."""
         tat = self.memory.young.get(key)
         used = (self._tat(key, now) if tat is None or tat < now else tat) - now
-        return max((self._slack - used) / self.interval, 0.0), used
+        left = (self._slack - used) / self.interval
+        return left if left > 0.0 else 0.0, used
 
     def _tat(self, key: str, now: float) -> float:
         memory = self.memory

@@ -32,6 +32,7 @@ class Limits:
         self._rules = tuple(rule for rule in rules if not rule.limit.dry_run)
         self._only = self._rules[0] if len(self._rules) == 1 and not self._dry else None
         self._refusals = Refusals()
+        self._places = any(rule.concurrent for rule in rules)
         self._learnt = tuple(rule.limit.learn for rule in rules if rule.learn is not None)
         if not any(rule.fields or rule.learn for rule in self._rules) and not any(rule.learn for rule in self._dry):
             self.after = None  # type: ignore[assignment,method-assign]  # nothing to tell: the plan leaves it out
@@ -93,9 +94,10 @@ class Limits:
             context.charged = charged
         else:
             context.charged = context.charged + charged
-        for rule, tier, key, cost in charged:
-            if rule.concurrent:
-                _give_back_at_end(context, tier, key, cost)
+        if self._places:
+            for rule, tier, key, cost in charged:
+                if rule.concurrent:
+                    _give_back_at_end(context, tier, key, cost)
 
     def _refuse(self, refused: list[Charged], context: Context) -> Response:
         for rule, _, _, _ in refused:
@@ -114,9 +116,11 @@ class Limits:
         now = context.now
         policies: list[bytes] = []
         items: list[bytes] = []
-        for rule, tier, key, cost in charged:
-            if rule.learn is not None:
-                learn(rule, tier, key, cost, response, now)
+        if self._learnt:
+            for rule, tier, key, cost in charged:
+                if rule.learn is not None:
+                    learn(rule, tier, key, cost, response, now)
+        for rule, tier, key, _ in charged:
             if rule.fields:
                 policies.append(tier.policy)
                 items.append(standing_of(rule.label, tier.own, key, now))
