@@ -78,7 +78,9 @@ def main() -> None:
         headers = Request("GET", "/", BROWSER).headers
         for place in range(entries):
             finish(edge(Request("GET", f"/{place}", headers)))
-        targets = [f"/{place}" for place in random.choices(range(min(URLS, entries)), weights[: min(URLS, entries)], k=100_000)]
+        targets = [
+            f"/{place}" for place in random.choices(range(min(URLS, entries)), weights[: min(URLS, entries)], k=100_000)
+        ]
         runs = sorted(hits(edge, targets, headers, 100_000) * 1e6 for _ in range(5))
         print(f"{entries:>9,} entries: {median(runs):.2f} µs a hit (best {runs[0]:.2f}, worst {runs[-1]:.2f})")
     print(f"an entry of 1 KiB weighs {weigh(20_000):.0f} B beside its body and its field lines")
