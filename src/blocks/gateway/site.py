@@ -13,6 +13,7 @@ from blocks.core.errors import ConfigError
 from blocks.http.handler import Handler
 
 from .address import Addresses
+from .config.complaint import ConfigErrors
 
 if TYPE_CHECKING:
     from .redis import Link
@@ -73,6 +74,7 @@ class Site:
         self.addresses = Addresses()
         self.used: set[tuple[Any, ...]] = set()
         self._made: dict[tuple[str, str], Any] = {}
+        self.failed: set[tuple[str, str]] = set()  # named tables whose errors have been told: not again by each route
         self._route: Route | None = None
 
     @property
@@ -96,6 +98,8 @@ class Site:
     def named(self, kind: str, name: str) -> Any:
         """The object of the table ``[kind.name]``, made once. Raises ``ConfigError`` when there is none of that name."""
         found = self._made.get((kind, name))
+        if (kind, name) in self.failed:
+            raise ConfigErrors([])
         if found is None:
             table = self._entry(kind, self.tables.get(kind, {}), name)
             made = table if not isinstance(table, Mapping) else import_module(MAKERS[kind]).make(dict(table), self)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from blocks.core.clock import SYSTEM, Clock
-from blocks.core.errors import ConfigError
+from blocks.core.errors import ConfigError, MissingExtra
 from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
 
@@ -104,6 +104,7 @@ class _Loader:
         site = self._site(settings)
         addresses = self._addresses(settings)
         site.addresses = addresses
+        self._authenticators(settings, site)
         places: list[int] = []
         routes: list[Route] = []
         for number, table in enumerate(settings.routes):
@@ -166,6 +167,15 @@ class _Loader:
             publishers=objects.publishers, subscribers=objects.subscribers, caches=objects.caches, country=objects.country,
             kept=self._kept,
         )  # fmt: skip
+
+    def _authenticators(self, settings: FileTable, site: Site) -> None:
+        for name in settings.auth:
+            try:
+                site.named("auth", name)
+            except (ConfigError, MissingExtra) as error:
+                site.failed.add(("auth", name))
+                said = error if isinstance(error, ConfigError) else ConfigError(str(error))
+                self._complaints.extend(complaints_of(said, ("auth", name)))
 
     def _limit(self, name: str, limit: Limit) -> None:
         rates: list[tuple[At, str]] = [(("rate",), limit.rate)]
