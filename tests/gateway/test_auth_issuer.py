@@ -134,6 +134,10 @@ async def test_discovery_finds_the_keys_and_checks_whose_they_are(issuer: Issuer
         issuer.pages[place] = json.dumps({**document, **change}).encode()
         with pytest.raises(FetchError):
             await discovered(issuer.url)()
+    issuer.pages[place] = json.dumps(document).encode()
+    scheme: Any = make({"type": "jwt", "discovery": True, "issuer": issuer.url}, site())
+    async with running(scheme):
+        assert (await status(scheme, bearer(token(iss=issuer.url))))[0] == 0
     issuer.pages[place] = b"<html>"
     with pytest.raises(ValueError):
         await discovered(issuer.url)()

@@ -39,6 +39,7 @@ from blocks.gateway.auth.outcome import Refusal
 from blocks.gateway.auth.passwords import base64url, read_password
 from blocks.gateway.auth.signature_base import parse_input, parse_signature, signature_base
 from blocks.gateway.consumer import Consumer
+from blocks.gateway.records import MemoryRecords
 from blocks.http.body import Stream
 from blocks.http.message import Peer, Request
 from gateway.gateway_kit import context, passes
@@ -326,6 +327,17 @@ async def test_signed_requests() -> None:
     streamed.body = stream
     assert await passes(guard, streamed) is None
     assert streamed.body == b"money"
+
+
+async def test_a_replay_at_another_gateway_is_one_too() -> None:
+    shared = MemoryRecords(clock=CLOCK)
+    guards = [
+        Authenticate((Signatures({"k1": (SECRET, Consumer("alice"))}, clock=CLOCK, records=shared),)) for _ in range(2)
+    ]
+    assert await passes(guards[0], signed(b"money", nonce="x")) is None
+    for guard in guards:
+        assert await passes(guard, signed(b"money", nonce="x")) is not None
+    assert await passes(guards[1], signed(nonce="y")) is None
 
 
 def _target(request: Request) -> None:

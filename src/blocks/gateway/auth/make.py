@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import Rate, rate, seconds, size
 from blocks.gateway.consumer import Consumer
+from blocks.gateway.records import make_records
 
 from .apikeys import ApiKey, ApiKeys, keys_of, read_hash
 from .basic import Basic
@@ -192,6 +193,7 @@ def _signatures(settings: SignatureSettings, site: Site) -> Signatures:
         window=seconds(settings.window),
         max_body=size(settings.max_body),
         seen=site.kept(("signatures-seen",), Seen),
+        records=None if settings.store == "memory" else make_records(settings.store, site, purpose="signatures"),
         clock=site.clock,
     )
 

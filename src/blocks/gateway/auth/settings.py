@@ -79,7 +79,12 @@ class BasicSettings(Common):
 
 
 class SignatureSettings(Common):
-    """``type = "signature"``: the secrets are those of ``[consumers.NAME]``; ``window``, ``covered`` and ``max_body`` bound them."""
+    """``type = "signature"``: the secrets are those of ``[consumers.NAME]``; ``window``, ``covered`` and ``max_body`` bound them.
+
+    ``store``: where used signatures are remembered: ``memory`` (this process), ``disk:PATH`` or ``redis`` (all gateways).
+    """
+
+    store: str = "memory"
 
     covered: tuple[str, ...] = (
         "@method",

@@ -15,6 +15,7 @@ from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ConfigError
 from blocks.gateway.consumer import Consumer
 from blocks.gateway.context import Context
+from blocks.gateway.records import Records, StoreDown
 from blocks.http.body import Stream
 from blocks.http.message import Request
 
@@ -58,7 +59,8 @@ class Seen:
 class Signatures:
     """The authenticator of HMAC signatures. ``secrets``: keyid → (secret, consumer); ``covered`` must all be signed.
 
-    A request with a body must also sign Content-Digest, and the digest must be the body's.
+    A request with a body must also sign Content-Digest, and the digest must be the body's. What was used is remembered in ``seen``, by this
+    process, or in ``records``, by all gateways that share them.
     """
 
     challenge = 'Signature realm="gateway"'
@@ -71,6 +73,7 @@ class Signatures:
         window: float = WINDOW,
         max_body: int = MAX_BODY,
         seen: Seen | None = None,
+        records: Records | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         for keyid, (secret, _) in secrets.items():
@@ -83,6 +86,8 @@ class Signatures:
         self._window = window
         self._max_body = max_body
         self._seen = seen or Seen()
+        self._records = records
+        self.parts = (records,) if records is not None else ()
         self._clock = clock
         self.refused = 0
 
@@ -134,22 +139,35 @@ class Signatures:
 
     async def _with_body(self, request: Request, asked: SignatureInput, shown: bytes, consumer: Consumer) -> Outcome:
         if "content-digest" not in asked.components:
-            if isinstance(request.body, Stream) and not await request.read(self._max_body):
-                return self._first(asked, shown, consumer)
-            return self._refuse("digest", "the signature of a request with a body must cover content-digest")
-        body = await request.read(self._max_body)
-        if not matches_digest(request.headers.find(b"content-digest") or b"", body):
+            if not isinstance(request.body, Stream) or await request.read(self._max_body):
+                return self._refuse("digest", "the signature of a request with a body must cover content-digest")
+        elif not matches_digest(request.headers.find(b"content-digest") or b"", await request.read(self._max_body)):
             return self._refuse("digest", "Content-Digest is not the body's")
-        return self._first(asked, shown, consumer)
+        outcome = self._first(asked, shown, consumer)
+        return outcome if outcome is None or isinstance(outcome, Consumer | Refusal) else await outcome
 
-    def _first(self, asked: SignatureInput, shown: bytes, consumer: Consumer) -> Outcome:
+    def _first(self, asked: SignatureInput, shown: bytes, consumer: Consumer) -> Outcome | Awaitable[Outcome]:
         created = asked.parameters["created"]
         assert isinstance(created, int)
         mark = sha256(shown + str(asked.parameters.get("keyid")).encode()).digest()[:16]
-        first = self._seen.claim(mark, self._clock.wall(), created + self._window + 1)
+        now = self._clock.wall()
+        until = created + self._window + 1
+        if self._records is not None:
+            return self._first_of_all(self._records, mark, until - now, consumer)
+        first = self._seen.claim(mark, now, until)
         if first is None:
             return Refusal("busy", "too many signed requests to remember", status=503, retry_after=self._window)
         return consumer if first else self._refuse("replay", "the signature was used before")
+
+    async def _first_of_all(self, records: Records, mark: bytes, left: float, consumer: Consumer) -> Outcome:
+        """Among all gateways that share the records."""
+        try:
+            there = await records.add(mark, b"1", left)
+        except StoreDown:
+            return Refusal(
+                "store-down", "whether the signature was used before cannot be known now", status=503, retry_after=1.0
+            )
+        return consumer if there is None else self._refuse("replay", "the signature was used before")
 
     def _refuse(self, reason: str, detail: str) -> Refusal:
         self.refused += 1
