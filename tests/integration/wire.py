@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -42,6 +44,12 @@ class Seen:
 
     def get(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
+
+
+def reset(transport: Any) -> None:
+    """End a connection with RST: ``abort`` alone sends FIN when everything was read."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class Connection(asyncio.Protocol):
@@ -106,7 +114,7 @@ class Connection(asyncio.Protocol):
             if step is Close:
                 self.transport.close()
             elif step is Reset:
-                self.transport.abort()
+                reset(self.transport)
             elif step:
                 self.transport.write(step)
                 if step.startswith(b"HTTP/1.1 101"):  # type: ignore[union-attr]

@@ -20,6 +20,7 @@ from .h1 import BadMessage, RequestHead, RequestReader
 from .h1.writer import CHUNKED, CLOSE, response_head
 from .message import Headers, Peer, Request, Response, Section
 from .refusal import refusal, response_to
+from .reset import reset
 from .tunnel import ClientEnd
 from .upload import ClientTooSlow, Upload
 
@@ -446,7 +447,7 @@ class Inbound(Driver, asyncio.Protocol):
         if visible:
             self.transport.close()  # the framing shows it, and what was written still arrives
         else:
-            self.transport.abort()  # only a reset tells a cut body from a complete one
+            reset(self.transport)  # only that tells a cut body from a complete one
 
     def _finish(self, error: BaseException | None) -> None:
         """The response is written."""
