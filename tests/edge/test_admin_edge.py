@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from blocks.edge.admin import routes
 from blocks.edge.edge import Edge
 from blocks.edge.push.releases import Releases
+from blocks.edge.readings import readings
 from blocks.edge.store.disk import DiskStore
 from blocks.http.handler import running
 from blocks.http.message import Request, Response
@@ -98,6 +99,17 @@ async def test_statistics_and_entries_can_be_looked_at(tmp_path: Path) -> None:
         entry = await (await client.get("/v1/edge/entry", params={"url": "http://a.test/1"})).json()
         assert entry["status"] == 200
         assert (await client.get("/v1/edge/entry", params={"url": "http://a.test/none"})).status == 404
+
+
+async def test_the_numbers_are_prometheus_series(tmp_path: Path) -> None:
+    async with edge_and_client(tmp_path) as (edge, _):
+        for _ in range(2):
+            await ask(edge, "/1")
+        found = {(reading.name, reading.labels): reading.value for reading in readings(edge)}
+        assert found["blocks_edge_requests_total", (("result", "hit"),)] == 1
+        assert found["blocks_edge_requests_total", (("result", "miss"),)] == 1
+        assert found["blocks_edge_disk_damaged_total", ()] == 0
+        assert len(found) >= 20
 
 
 async def test_an_edge_without_releases_says_how_to_have_them(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from blocks.core.errors import ConfigError
+from blocks.core.logging import events
+from blocks.http.admin import METRICS
 from blocks.http.handler import Handler, walk
 
 from .push.objects import Refused, check_object
 from .push.releases import KEEP, NoRoom, Releases, Unknown
 from .push.site import Conflict
+from .readings import readings
 
 if TYPE_CHECKING:
     from .edge import Edge
@@ -38,6 +41,9 @@ def routes(app: web.Application, handler: Handler) -> None:
     app.router.add_get("/v1/edge/stats", _answering(cache.stats))
     app.router.add_get("/v1/edge/entry", _answering(cache.entry))
     push_routes(app, releases)
+    metrics = app.get(METRICS)
+    if metrics is not None:
+        metrics.collect(lambda: readings(edge))
 
 
 def push_routes(app: web.Application, releases: Releases | None) -> None:
@@ -94,6 +100,7 @@ class _Cache:
         sync = getattr(self._edge.store, "sync", None)
         if sync is not None:
             await sync()
+        events().info("edge-purge", kind=kind, value=value[:200], soft=soft, purged=count)
         return {"purged": count, kind: value, "soft": soft}
 
     async def stats(self, request: web.Request) -> dict[str, Any]:

@@ -157,9 +157,13 @@ def edge(context: click.Context, /, serving: Serving, **flags: Any) -> None:
         raise click.UsageError("--origin URL says where to fetch from, like --origin http://127.0.0.1:9000", context)
     from blocks.http.process import run_process
 
-    from .admin import routes
+    run_process("edge", lambda: build(flags, serving.workers), serving, admin=_routes)
 
-    run_process("edge", lambda: build(flags, serving.workers), serving, admin=routes)
+
+def _routes(app: Any, handler: Any) -> None:
+    from .admin import routes  # aiohttp's server costs 0.3 s, which an edge without an admin API does not pay
+
+    routes(app, handler)
 
 
 def build(flags: dict[str, Any], workers: int) -> Any:
