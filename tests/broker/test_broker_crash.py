@@ -135,3 +135,66 @@ async def test_the_system_calls_say_what_the_mode_promises(
         log = max({fd for _, fd in order}, key=[fd for _, fd in order].count)
         calls = [name for name, fd in order if fd == log]
         assert "pwritev pwritev" not in " ".join(calls), "each write is synced before the next one is begun"
+
+
+FULL_DISK = """
+import asyncio, os, sys
+from pathlib import Path
+from blocks.broker import Broker
+from blocks.broker.errors import DiskFull
+
+async def main(path):
+    ballast = path / "ballast"
+    ballast.write_bytes(bytes(2 << 20))
+    stored = []
+    async with Broker(path / "data") as broker, broker.subscribe("t", group="g", start="earliest", prefetch=10) as messages:
+        try:
+            while len(stored) < 10_000:
+                payload = b"%d" % len(stored) + os.urandom(20_000)
+                await broker.publish("t", payload)
+                stored.append(payload)
+        except DiskFull:
+            pass
+        assert 10 < len(stored) < 10_000, len(stored)
+        for expected in stored[:5]:
+            message = await asyncio.wait_for(anext(messages), 20)
+            assert message.payload == expected
+            await message.ack()
+        ballast.unlink()
+        for _ in range(200):
+            try:
+                await broker.publish("t", b"room again")
+                break
+            except DiskFull:
+                await asyncio.sleep(0.05)
+        else:
+            raise AssertionError("it did not recover")
+        await broker.flush()
+    async with Broker(path / "data") as broker, broker.subscribe("t", group="g") as messages:
+        assert broker.engine.damage == []
+        for expected in [*stored[5:], b"room again"]:
+            message = await asyncio.wait_for(anext(messages), 20)
+            assert message.payload == expected
+            await message.ack()
+    print("fine")
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
+async def test_a_really_full_disk(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FULL_DISK)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=6m tmpfs {disk} || exit 77; exec {sys.executable} {script} {disk}"
+    process = await asyncio.create_subprocess_exec(
+        "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, errors = await process.communicate()
+    if process.returncode == 77 or b"unshare" in errors:
+        pytest.skip("a file system cannot be mounted here")
+    assert process.returncode == 0, errors.decode()
+    assert out == b"fine\n"
