@@ -403,3 +403,29 @@ async def test_a_lower_epoch_of_a_producer_is_shut_out(net: Net) -> None:
         async with connect(net.url, producer="writer", epoch=1) as old:
             with pytest.raises(Fenced):
                 await old.publish("t", b"2")
+
+
+async def test_headers_that_are_larger_than_payloads_still_fit_into_frames(net: Net) -> None:
+    wide = {"wide": "x" * 50_000}
+    async with connect(net.url) as client:
+        receipts = await client.publish_many("t", [b"%d" % n for n in range(400)], headers=[wide] * 400)
+        assert [r.offset for r in receipts] == list(range(400))
+        async with client.subscribe("t", mode="browse", start="earliest") as messages:
+            got = await take(messages, 400)
+        assert [m.payload for m in got] == [b"%d" % n for n in range(400)]
+        assert all(m.headers == wide for m in got)
+        assert client.reconnects == 0
+
+
+async def test_many_refusals_fit_into_frames_too(net: Net) -> None:
+    async with connect(net.url) as client:
+        work = [client.publish(f"no good {'x' * 200}", b"") for _ in range(20_000)]
+        refused = await within(asyncio.gather(*work, return_exceptions=True))
+        assert all(isinstance(one, BadTopic) for one in refused)
+        assert client.reconnects == 0
+
+
+async def test_lists_come_page_by_page(net: Net) -> None:
+    async with connect(net.url) as client:
+        await client.publish_batch([Outgoing(f"t.{n}", b"") for n in range(12_000)])
+        assert {row["topic"] for row in await client.topics("t.*")} == {f"t.{n}" for n in range(12_000)}

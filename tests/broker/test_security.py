@@ -194,7 +194,7 @@ async def test_tls_is_checked_by_the_client(tmp_path: Path) -> None:
 
 
 def test_a_rate_makes_a_client_wait_and_never_refuses() -> None:
-    throttle = Throttle(Rate(10, 1), Rate(1000, 1), now=0.0)
+    throttle = Throttle(Rate(10, 1), Rate(1000, 1))
     assert throttle.spend(10, 100, 0.0) == 0.0
     assert throttle.spend(5, 100, 0.0) == pytest.approx(0.5)
     assert throttle.spend(0, 0, 0.5) == 0.0

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from .asks import PAGE
 from .columns import error_of
 from .errors import BrokerError, Closed
 from .frames import Ask, Frame
@@ -49,18 +50,24 @@ class Asking:
 
     async def topics(self, pattern: str = ">") -> list[dict[str, Any]]:
         """The topics that ``pattern`` matches and this client may see, with their sizes."""
-        answer: list[dict[str, Any]] = await self.ask("topics", pattern=pattern)
-        return answer
+        return await self._rows("topics", pattern=pattern)
 
     async def groups(self) -> list[dict[str, Any]]:
         """The groups, with their members and what they wait for."""
-        answer: list[dict[str, Any]] = await self.ask("groups")
-        return answer
+        return await self._rows("groups")
 
     async def lag(self, group: str | None = None) -> list[dict[str, Any]]:
         """How many messages each group (or ``group``) has before it, by topic."""
-        answer: list[dict[str, Any]] = await self.ask("lag", group=group)
-        return answer
+        return await self._rows("lag", group=group)
+
+    async def _rows(self, verb: str, **arguments: Any) -> list[dict[str, Any]]:
+        """All rows of a list, page by page."""
+        rows: list[dict[str, Any]] = []
+        while True:
+            page: list[dict[str, Any]] = await self.ask(verb, **arguments, skip=len(rows))
+            rows += page
+            if len(page) < PAGE:
+                return rows
 
     async def configure(self, topic: str, **options: Any) -> dict[str, Any]:
         """Set how ``topic`` is kept (``TopicOptions``); gives all options as they are now."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Done = Callable[[Any], None]
 
+PAGE = 5_000  # rows of one answer
+
 
 def answer(engine: Engine, identity: Identity, verb: str, arguments: dict[str, Any], done: Done) -> None:
     """Call ``done`` with the answer to ``verb``, or with the ``BrokerError`` that says why there is none."""
@@ -29,19 +31,26 @@ def answer(engine: Engine, identity: Identity, verb: str, arguments: dict[str, A
         done(BadRequest(f"{verb} does not take these arguments: {error}"))
 
 
+def _page(rows: list[dict[str, Any]], arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows from ``skip`` on, as many as fit into a frame."""
+    skip = int(arguments.get("skip") or 0)
+    return rows[max(0, skip) : max(0, skip) + PAGE]
+
+
 def _topics(engine: Engine, identity: Identity, arguments: dict[str, Any], done: Done) -> None:
     rows = engine.topics(str(arguments.get("pattern", ">")))
-    done([row for row in rows if identity.may("subscribe", row["topic"]) or identity.may("manage", row["topic"])])
+    allowed = [row for row in rows if identity.may("subscribe", row["topic"]) or identity.may("manage", row["topic"])]
+    done(_page(allowed, arguments))
 
 
 def _groups(engine: Engine, identity: Identity, arguments: dict[str, Any], done: Done) -> None:
     identity.require("manage", ">")
-    done(engine.groups())
+    done(_page(engine.groups(), arguments))
 
 
 def _lag(engine: Engine, identity: Identity, arguments: dict[str, Any], done: Done) -> None:
     identity.require("manage", ">")
-    done(engine.lag(arguments.get("group")))
+    done(_page(engine.lag(arguments.get("group")), arguments))
 
 
 def _stats(engine: Engine, identity: Identity, arguments: dict[str, Any], done: Done) -> None:
@@ -85,7 +94,7 @@ def _unbind(engine: Engine, identity: Identity, arguments: dict[str, Any], done:
 
 def _bindings(engine: Engine, identity: Identity, arguments: dict[str, Any], done: Done) -> None:
     identity.require("manage", ">")
-    done(engine.bindings())
+    done(_page(engine.bindings(), arguments))
 
 
 def _redrive(engine: Engine, identity: Identity, arguments: dict[str, Any], done: Done) -> None:

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from . import wire
+from blocks.core.quantities import seconds
+
 from .columns import error_of
 from .errors import Aborted, BadRequest, BrokerError, TooLarge
 from .frames import Publish
@@ -18,6 +19,7 @@ from .message import Receipt
 
 FRAME_BYTES = 64 * 1024  # a frame is cut here: larger ones gained nothing in the measurements of the design
 FRAME_MESSAGES = 4_096
+MAX_FIELD = 65_536  # bytes of a header, a name or an id: the broker's limit for all headers of a message
 OVERHEAD = 64  # bytes counted for a message besides its payload
 
 
@@ -144,101 +146,74 @@ def batches_of(
     keys: Sequence[bytes | None] | None,
     headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None,
     ids: Sequence[str | None] | None,
-    ttl: float | None,
-    delay: float | None,
+    ttl: float | str | None,
+    delay: float | str | None,
     now: float,
 ) -> list[Batch]:
     """The batches that ``publish_many`` sends: each of one frame's size, with the columns of its part."""
     wanted = [payload if type(payload) is bytes else checked_payload(payload) for payload in payloads]
     count = len(wanted)
-    for name, column in (("keys", keys), ("ids", ids), ("headers", None if isinstance(headers, Mapping) else headers)):
-        if column is not None and len(column) != count:
-            raise BadRequest(f"{count} payloads, but {len(column)} {name}")
     common = options_of(None, headers if isinstance(headers, Mapping) else None, None, ttl, delay, None, None) or {}
+    columns: dict[str, list[Any]] = {}
+    if keys is not None:
+        columns["key"] = [_checked_key(key) if key is not None else None for key in keys]
+    if ids is not None:
+        columns["id"] = [_checked_text("an id", name) if name is not None else None for name in ids]
+    if headers is not None and not isinstance(headers, Mapping):
+        columns["headers"] = [checked_headers(row) if row else None for row in headers]
+    for name, column in columns.items():
+        if len(column) != count:
+            raise BadRequest(f"{count} payloads, but {len(column)} values of {name}")
     batches = []
     start = 0
     while start < count:
+        end, size = _end(wanted, columns, start)
         batch = Batch(now)
         batch.topics = [topic]
-        end = min(start + FRAME_MESSAGES, count)
-        part = wanted[start:end]
-        weight = sum(map(len, part)) + OVERHEAD * len(part)
-        if weight > FRAME_BYTES:
-            part = _cut(part)
-            weight = sum(map(len, part)) + OVERHEAD * len(part)
-        end = start + len(part)
-        batch.payloads = part
-        batch.count = len(part)
-        batch.columns = dict(common)
-        _add_columns(batch, start, end, keys, headers, ids)
-        batch.size = weight
+        batch.payloads = wanted[start:end]
+        batch.count = end - start
+        batch.columns = {**common, **{name: column[start:end] for name, column in columns.items()}}
+        batch.size = size
         batches.append(batch)
         start = end
     return batches
 
 
-def _cut(payloads: list[bytes]) -> list[bytes]:
-    """As many of ``payloads`` as fit into a frame, and one at least."""
-    room = FRAME_BYTES
-    for place, payload in enumerate(payloads):
-        room -= len(payload) + OVERHEAD
-        if room < 0:
-            return payloads[: max(1, place)]
-    return payloads
-
-
-def _add_columns(
-    batch: Batch,
-    start: int,
-    end: int,
-    keys: Sequence[bytes | None] | None,
-    headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None,
-    ids: Sequence[str | None] | None,
-) -> None:
-    rows = (
-        [
-            options_of(key, None, name, None, None, None, None) or {}
-            for key, name in zip(
-                keys[start:end] if keys is not None else [None] * (end - start),
-                ids[start:end] if ids is not None else [None] * (end - start),
-                strict=True,
-            )
-        ]
-        if keys is not None or ids is not None
-        else []
-    )
-    if keys is not None:
-        batch.columns["key"] = [row.get("key") for row in rows]
-    if ids is not None:
-        batch.columns["id"] = [row.get("id") for row in rows]
-    if headers is not None and not isinstance(headers, Mapping):
-        batch.columns["headers"] = [checked_headers(row) if row else None for row in headers[start:end]]
+def _end(payloads: list[bytes], columns: dict[str, list[Any]], start: int) -> tuple[int, int]:
+    """Where the frame that begins with message ``start`` ends, and how many bytes it takes; it has one message at least."""
+    end = min(start + FRAME_MESSAGES, len(payloads))
+    size = sum(map(len, payloads[start:end])) + OVERHEAD * (end - start)
+    if size <= FRAME_BYTES and not columns:
+        return end, size
+    size = 0
+    for place in range(start, end):
+        weight = len(payloads[place]) + OVERHEAD + sum(_weight(column[place]) for column in columns.values())
+        if size + weight > FRAME_BYTES and place > start:
+            return place, size
+        size += weight
+    return end, size
 
 
 def options_of(
     key: bytes | None,
     headers: Mapping[str, str] | None,
     id: str | None,  # the fixed name of the argument
-    ttl: float | None,
-    delay: float | None,
+    ttl: float | str | None,
+    delay: float | str | None,
     at: float | None,
     reply_to: str | None,
 ) -> dict[str, Any] | None:
     """What a message has besides topic and payload, by the names of the columns. Raises ``BadRequest``, ``TooLarge``."""
     options: dict[str, Any] = {}
     if key is not None:
-        if not isinstance(key, bytes | bytearray | memoryview):
-            raise BadRequest(f"a key is bytes, not {type(key).__name__}")
-        options["key"] = bytes(key)
+        options["key"] = _checked_key(key)
     if headers:
         options["headers"] = checked_headers(headers)
     if id is not None:
         options["id"] = _checked_text("an id", id)
     for name, value in (("ttl", ttl), ("delay", delay), ("at", at)):
         if value is not None:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not -1e15 < value < 1e15:
-                raise BadRequest(f"{name} is seconds, not {value!r}")
-            options[name] = float(value)
+            options[name] = _checked_time(name, value)
     if reply_to is not None:
         options["reply"] = _checked_text("reply_to", reply_to)
     return options or None
@@ -262,11 +237,25 @@ def checked_payload(payload: Any) -> bytes:
     raise BadRequest(f"a payload is bytes, not {type(payload).__name__}: encode it first")
 
 
+def _checked_key(key: Any) -> bytes:
+    if not isinstance(key, bytes | bytearray | memoryview):
+        raise BadRequest(f"a key is bytes, not {type(key).__name__}")
+    return bytes(key)
+
+
+def _checked_time(name: str, value: Any) -> float:
+    if isinstance(value, str):
+        return seconds(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e15 < value < 1e15:
+        raise BadRequest(f"{name} is seconds, not {value!r}")
+    return float(value)
+
+
 def _checked_text(what: str, text: Any) -> str:
     if not isinstance(text, str):
         raise BadRequest(f"{what} is text, not {type(text).__name__}")
-    if len(text) * 4 > wire.MAX_TEXT and len(text.encode()) > wire.MAX_TEXT:
-        raise TooLarge(f"{what} has more than {wire.MAX_TEXT} bytes")
+    if len(text) * 4 > MAX_FIELD and len(text.encode()) > MAX_FIELD:
+        raise TooLarge(f"{what} has more than {MAX_FIELD} bytes")
     return text
 
 

@@ -185,8 +185,8 @@ class Client(Asking):
         key: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         id: str | None = None,  # the fixed name of the argument
-        ttl: float | None = None,
-        delay: float | None = None,
+        ttl: float | str | None = None,
+        delay: float | str | None = None,
         at: float | None = None,
         reply_to: str | None = None,
     ) -> Receipt:
@@ -218,8 +218,8 @@ class Client(Asking):
         keys: Sequence[bytes | None] | None = None,
         headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
         ids: Sequence[str | None] | None = None,
-        ttl: float | None = None,
-        delay: float | None = None,
+        ttl: float | str | None = None,
+        delay: float | str | None = None,
     ) -> list[Receipt]:
         """Publish messages in order and return their receipts; frames of 64 KiB share one future each, so it is the fast way.
 

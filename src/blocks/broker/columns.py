@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .errors import BrokerError, codes
 from .frames import Publish
 from .message import Deliveries, Publication, Receipts
+from .wire import MAX_COUNT
 
 _CODES = codes()
+_PORTION = 1_000_000  # of units that take at most 11 bytes
 
 
 def publication_of(frame: Publish, now: float) -> Publication:
@@ -55,8 +57,47 @@ def _dues(ats: list[Any] | None, delays: list[Any] | None, now: float) -> list[f
 
 def entry_of(number: int, receipts: Receipts) -> list[Any]:
     """The entry of a ``Receipts`` frame that answers the publish ``number``."""
-    errors = [[place, error.code, str(error)] for place, error in receipts.errors.items()]
+    errors = [[place, error.code, said(error)] for place, error in receipts.errors.items()]
     return [number, _packed(receipts.offsets), list(receipts.duplicates), errors]
+
+
+def said(error: BrokerError) -> str:
+    """What ``error`` says, short enough to be said 65,536 times in a frame."""
+    return str(error)[:200]
+
+
+def portions(entries: list[list[Any]]) -> Iterator[list[list[Any]]]:
+    """The entries of each ``Receipts`` frame: as many as surely fit."""
+    part: list[list[Any]] = []
+    weight = 0
+    for entry in entries:
+        _, offsets, duplicates, errors = entry
+        weight += 4 + len(duplicates) + len(errors) * 24 + (len(offsets) if type(offsets) is list else 0)
+        if part and (weight > _PORTION or len(part) >= MAX_COUNT):
+            yield part
+            part, weight = [], 0
+        part.append(entry)
+    if part:
+        yield part
+
+
+def halves(runs: list[list[Any]]) -> tuple[list[list[Any]], list[list[Any]]]:
+    """The runs of a frame as those of two; a single run is cut in its middle."""
+    if len(runs) > 1:
+        middle = len(runs) // 2
+        return runs[:middle], runs[middle:]
+    topic, token, offsets, payloads, columns = runs[0]
+    middle = len(payloads) // 2
+
+    def cut(column: Any, start: int, stop: int) -> Any:
+        return column[start:stop] if type(column) is list else column
+
+    parts = []
+    for start, stop in ((0, middle), (middle, len(payloads))):
+        places = offsets + start if type(offsets) is int else offsets[start:stop]
+        part = {name: cut(column, start, stop) for name, column in columns.items()}
+        parts.append([[topic, token, places, payloads[start:stop], part]])
+    return parts[0], parts[1]
 
 
 def run_of(deliveries: Deliveries) -> list[Any]:

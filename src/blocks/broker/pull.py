@@ -68,6 +68,7 @@ class Pull:
         loop = asyncio.get_running_loop()
         end = loop.time() + wait
         self.waiting += 1
+        self.source.resume()
         try:
             while True:
                 self.deadline = loop.time() + IDLE
@@ -87,6 +88,8 @@ class Pull:
                     self._waiters.discard(waiter)
         finally:
             self.waiting -= 1
+            if not self.waiting and self._error is None:
+                self.source.pause()  # nobody takes now: what comes is for the group's other members
 
 
 class Pulls:

@@ -21,6 +21,7 @@ from blocks.core.errors import ConfigError
 from blocks.core.quantities import Rate, rate, size
 
 from .errors import Denied
+from .throttle import Throttle
 from .topics import check_pattern, covers
 
 Verb = Literal["publish", "subscribe", "manage"]
@@ -41,7 +42,7 @@ class Bounds:
 class Identity:
     """A peer that was let in, by name, with the topic patterns for each verb and the groups (shell globs) it may join."""
 
-    __slots__ = ("_known", "_patterns", "bounds", "groups", "name")
+    __slots__ = ("_known", "_patterns", "bounds", "groups", "name", "throttle")
 
     def __init__(
         self,
@@ -53,6 +54,8 @@ class Identity:
         self.name = name
         self.groups = groups
         self.bounds = bounds or Bounds()
+        limited = self.bounds.messages is not None or self.bounds.bytes is not None
+        self.throttle = Throttle(self.bounds.messages, self.bounds.bytes) if limited else None  # of all its connections
         self._patterns = patterns
         self._known: dict[tuple[str, str], bool] = {}
 

@@ -130,6 +130,10 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """The client was silent, or did not read, for too long: it is pinged, and then its messages go to others."""
+        if self._held & (_UNANSWERED | _RATE):  # it is we who do not listen: let it know that we live
+            self.deadline = now + self._server.patience / 4
+            self.write(self._server.ping)
+            return
         if not self._suspected and not self.full and self._session.identity is not None and not self._session.closed:
             self._suspected = True
             self.deadline = now + self._server.patience / 2
@@ -183,8 +187,12 @@ class Connection(asyncio.Protocol):
             return
         if self._held:
             transport.pause_reading()
+            if not self.full:
+                self.deadline = self._loop.time() + self._server.patience / 4
         else:
             transport.resume_reading()
+            if not self.full:
+                self.deadline = self._loop.time() + self._server.patience
 
     def finish(self) -> None:
         """Close when all is sent."""

@@ -15,7 +15,7 @@ from blocks.core.clock import Clock
 
 from . import wire
 from .asks import answer
-from .columns import entry_of, publication_of, run_of
+from .columns import entry_of, halves, portions, publication_of, run_of, said
 from .errors import BadRequest, BrokerError, Closed, Denied, QuotaExceeded, TooLarge
 from .feed import Feed, frames_of, options_of, settle
 from .frames import (
@@ -44,7 +44,6 @@ from .inboxes import Inboxes, is_inbox
 from .message import Deliveries, SubscribeOptions
 from .message import Receipts as Outcome
 from .security import Anyone, Guard, Identity
-from .throttle import Throttle
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -102,7 +101,6 @@ class Session:
         "_limits",
         "_outlet",
         "_ready",
-        "_throttle",
         "_unanswered",
         "_unanswered_bytes",
         "_waiting",
@@ -140,7 +138,6 @@ class Session:
         self._unanswered = 0
         self._unanswered_bytes = 0
         self._waiting: list[Frame] | None = None  # frames that came before the password was checked
-        self._throttle: Throttle | None = None
 
     @property
     def feeds(self) -> int:
@@ -198,9 +195,6 @@ class Session:
             self.close(outcome.code, str(outcome))
             return
         self.identity = outcome
-        bounds = outcome.bounds
-        if bounds.messages is not None or bounds.bytes is not None:
-            self._throttle = Throttle(bounds.messages, bounds.bytes, self._clock.monotonic())
         self._write(Welcome(wire.VERSION, {**self._limits, "user": outcome.name}))
         waiting, self._waiting = self._waiting or [], None
         for frame in waiting:
@@ -216,7 +210,7 @@ class Session:
         try:
             self._check_publish(frame, identity)
         except BrokerError as error:
-            refusal = [[place, error.code, str(error)] for place in range(len(frame.payloads))]
+            refusal = [[place, error.code, said(error)] for place in range(len(frame.payloads))]
             self._entries.append([number, [-1] * len(refusal), [], refusal])
             self._outlet.wake()
             return
@@ -226,8 +220,9 @@ class Session:
         if is_inbox(publication.topic):
             self._answer_publish(number, size, self._inboxes.route(publication, self._clock.wall()))
             return
-        if self._throttle is not None:
-            wait = self._throttle.spend(len(frame.payloads), size, self._clock.monotonic())
+        throttle = identity.throttle
+        if throttle is not None:
+            wait = throttle.spend(len(frame.payloads), size, self._clock.monotonic())
             if wait > 0:
                 self._outlet.hold_for(wait)
 
@@ -279,7 +274,7 @@ class Session:
                 del self._feeds[frame.number]
                 raise
         except BrokerError as error:
-            self._write(Refused(frame.number, error.code, str(error)))
+            self._write(Refused(frame.number, error.code, said(error)))
             return
         self._write(Subscribed(frame.number, {"time": self._clock.wall()}))
         self.has_ready(feed)
@@ -320,7 +315,7 @@ class Session:
         """The engine ended ``feed``: the client is told, so that it is never silently dead."""
         feed.source = None
         if self._feeds.pop(feed.number, None) is not None and not self.closed:
-            self._write(Ended(feed.number, error.code, str(error)))
+            self._write(Ended(feed.number, error.code, said(error)))
 
     # settling
 
@@ -385,7 +380,7 @@ class Session:
             if self.closed:
                 return
             if isinstance(outcome, BrokerError):
-                self._write(Refused(frame.number, outcome.code, str(outcome)))
+                self._write(Refused(frame.number, outcome.code, said(outcome)))
             else:
                 self._write(Answer(frame.number, outcome))
 
@@ -396,7 +391,7 @@ class Session:
         try:
             self._inboxes.open(name, self._receive_inbox)
         except BrokerError as error:
-            self._write(Refused(frame.number, error.code, str(error)))
+            self._write(Refused(frame.number, error.code, said(error)))
             return
         if self._inbox is not None and self._inbox != name:
             self._inboxes.close(self._inbox, self._receive_inbox)
@@ -425,8 +420,8 @@ class Session:
             return
         if self._entries:
             entries, self._entries = self._entries, []
-            for start in range(0, len(entries), wire.MAX_COUNT):
-                self._write(Receipts(self._limits.get("durability", ""), entries[start : start + wire.MAX_COUNT]))
+            for part in portions(entries):
+                self._write(Receipts(self._limits.get("durability", ""), part))
         self._deliver()
 
     def _deliver(self) -> None:
@@ -440,14 +435,20 @@ class Session:
                 ready.popleft()
                 continue
             for part in frames_of(runs):
-                data = self._encoder.encode(Deliver(feed.number, part))
-                room -= len(data)
-                self._outlet.write(data)
+                room -= self._send_runs(feed.number, part)
             if len(ready) > 1:
                 ready.rotate(-1)
             if room <= 0:
                 self._outlet.wake()
                 return
+
+    def _send_runs(self, number: int, runs: list[list[Any]]) -> int:
+        """Send the runs in one frame, or in more if one would be too long (its headers may be larger than its payloads)."""
+        data = self._encoder.encode(Deliver(number, runs))
+        if len(data) > wire.MAX_FRAME:
+            return sum(self._send_runs(number, part) for part in halves(runs))
+        self._outlet.write(data)
+        return len(data)
 
     def pause(self) -> None:
         """The outlet is full: let the groups' other members have what comes."""

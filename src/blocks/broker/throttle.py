@@ -13,16 +13,16 @@ class Throttle:
 
     __slots__ = ("_at", "_bytes", "_bytes_rate", "_messages", "_messages_rate")
 
-    def __init__(self, messages: Rate | None, size: Rate | None, now: float) -> None:
+    def __init__(self, messages: Rate | None, size: Rate | None) -> None:
         self._messages_rate = messages.per_second if messages is not None else None
         self._bytes_rate = size.per_second if size is not None else None
         self._messages = self._messages_rate or 0.0
         self._bytes = self._bytes_rate or 0.0
-        self._at = now
+        self._at: float | None = None
 
     def spend(self, messages: int, size: int, now: float) -> float:
         """Seconds to wait before the next frame is read, now that one of ``messages`` and ``size`` bytes was."""
-        passed = max(0.0, now - self._at)
+        passed = max(0.0, now - self._at) if self._at is not None else 0.0
         self._at = now
         wait = 0.0
         if self._messages_rate is not None:

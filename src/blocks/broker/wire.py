@@ -46,7 +46,7 @@ VERSION = 1
 MAX_FRAME = 16 * 1024 * 1024  # twice NATS' largest advised payload (8 MiB), so that a message of 8 MiB has room
 MAX_HELLO = 16 * 1024  # all that a peer may send before it is known
 MAX_COUNT = 65_536  # messages, ranges or names in one frame
-MAX_TEXT = 65_536  # bytes of one header value, name or reason
+MAX_TEXT = 1024 * 1024  # bytes of one header value (a dead letter's history), name or reason
 
 
 class ProtocolError(BlocksError):
