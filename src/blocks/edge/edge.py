@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ConfigError, Failure, Unavailable
+from blocks.core.logging import events
 from blocks.core.quantities import Rate, rate, seconds, size
 from blocks.core.status import Status
 from blocks.http.handler import Handler
@@ -314,7 +315,12 @@ class Edge:
             self._admission.leave()
 
     def _origin_changed(self, place: int, well: bool) -> None:
-        self._note("origin-up" if well else "origin-down", repr(self.parts[place]))
+        origin = repr(self.parts[place])
+        self._note("origin-up" if well else "origin-down", origin)
+        if well:
+            events().info("edge-origin-up", edge=self.name, origin=origin)
+        else:
+            events().warning("edge-origin-down", edge=self.name, origin=origin)
 
     # -- refreshing behind
 
@@ -426,6 +432,7 @@ class Edge:
             found = self.purge(prefix=url[:-1], soft=soft)
         else:
             found = self.purge(url=url, soft=soft)
+        events().info("edge-purge", edge=self.name, client=client, target=request.target[:200], soft=soft, purged=found)
         return Response.json({"purged": found})
 
     # -- seeing

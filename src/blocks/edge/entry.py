@@ -195,11 +195,11 @@ class Entry:
     def size(self) -> int:
         """What it weighs in memory: body, fields, key, and 500 bytes for the objects around them.
 
-        A content weighs its ``held`` bytes where it says so (0 for one that lies in a file), else its length.
+        A content weighs the bytes in memory that it names in ``held``; without that it lies in a file, and weighs nothing.
         """
         body = self.body
-        held = len(body) if isinstance(body, bytes) else getattr(body, "held", None)
-        return (body.length or 0 if held is None else held) + len(self.wire) + len(self.key) + 500  # type: ignore[union-attr]  # bytes have held
+        held: int = len(body) if isinstance(body, bytes) else getattr(body, "held", 0)
+        return held + len(self.wire) + len(self.key) + 500
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Everything but the body as plain values (msgpack's), with the age at monotonic ``now`` in place of ``born``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from blocks.core.errors import Failure
 from blocks.http.body import Stream
 from blocks.http.message import Headers, Pair, Response, Section
 
@@ -147,20 +148,26 @@ def _spilled(edge: Edge, visit: Visit, entry: Entry, writer: Writer, error: Base
 class _Spill:
     """Pours the origin's stream into the second tier, and holds the origin while that is congested."""
 
-    __slots__ = ("_over", "_stream", "_writer")
+    __slots__ = ("_left", "_over", "_stream", "_writer")
 
     def __init__(self, writer: Writer, stream: Stream, over: Callable[[BaseException | None], None]) -> None:
         self._writer = writer
         self._stream = stream
         self._over = over
+        self._left = stream.length
         writer.drained = stream.resume
 
     def write(self, data: bytes) -> None:
+        if self._left is not None:
+            self._left -= len(data)
         self._writer.write(data)
         if self._writer.congested:
             self._stream.pause()
 
     def end(self, trailers: Headers | None) -> None:
+        if self._left:
+            self.abort(Failure("the origin sent another number of bytes than it said", reason="bad-length", status=502))
+            return
         self._over(None)
 
     def abort(self, error: BaseException) -> None:
@@ -209,10 +216,10 @@ def _mark(edge: Edge, key: str, entry: Entry) -> None:
 
 def pass_by(edge: Edge, visit: Visit, status: int) -> None:
     """Note that this resource was not storable, so that those who ask next do not wait for each other in vain."""
-    if status not in UNDERSTOOD or status >= 500 or visit.asked.no_store or visit.asked.method != "GET":
+    if status == 206 or status not in UNDERSTOOD or status >= 500 or visit.asked.no_store or visit.asked.method != "GET":
         return
     known = edge.memory.entries.get(visit.key)
-    if known is None or known.flags & PASS or not known.flags & MARKER:
+    if known is None or known.flags & PASS:
         edge.library.put(Entry(visit.key, 0, b"", b"", born=visit.now, lifetime=PASS_FOR, flags=PASS))
 
 
