@@ -88,6 +88,7 @@ class Composition:
             name: Path(template=one.path, params=params, rest=rest, roots=names)
             for name, one in settings.branches.items()
         }
+        self._order = {name: place for place, name in enumerate(names)}
         self._services = services
         self.parts = tuple(dict.fromkeys(services.values()))
         self._deadline = seconds(settings.deadline)
@@ -219,6 +220,7 @@ class Composition:
         return value if branch.shape is None else branch.shape.apply(value, view)
 
     def _merged(self, view: View, answers: dict[str, Any], lacks: list[Lack]) -> Response:
+        lacks.sort(key=lambda lack: self._order[lack.branch])
         body = merge(self._branches, answers, lacks, self._errors, self._shape, view)
         pairs = list(_JSON)
         if lacks:

@@ -31,13 +31,14 @@ class UnknownKey(InvalidToken):
 class Token:
     """A compact JWS in its parts, well-formed but not verified.
 
-    ``header`` is the protected header, ``payload`` the decoded payload, ``text`` what was read.
+    ``header`` is the protected header, ``payload`` the decoded payload, ``signed`` the bytes that ``signature`` is over.
     """
 
-    __slots__ = ("algorithm", "header", "kid", "payload", "text")
+    __slots__ = ("algorithm", "header", "kid", "payload", "signature", "signed")
 
-    def __init__(self, text: str, header: dict[str, Any], payload: bytes) -> None:
-        self.text = text
+    def __init__(self, signed: bytes, header: dict[str, Any], payload: bytes, signature: bytes) -> None:
+        self.signed = signed
+        self.signature = signature
         self.header = header
         self.payload = payload
         self.algorithm: str = header["alg"]
@@ -59,7 +60,7 @@ def parse(text: str, *, limit: int = MAX_TOKEN) -> Token:
     if not signature:
         raise InvalidToken("unsigned", "the token has no signature")
     _check_header(header)
-    return Token(text, header, payload)
+    return Token(text.rpartition(".")[0].encode("ascii"), header, payload, signature)
 
 
 def _check_header(header: dict[str, Any]) -> None:
@@ -90,7 +91,7 @@ def verify(token: Token, keys: KeySet) -> bytes:
             raise InvalidToken("algorithm", "the token's alg is not allowed for its key")
         raise UnknownKey("unknown-key", "no known key fits the token")
     for key in fitting:
-        if key.signed(token.text, token.algorithm):
+        if key.signed(token.signed, token.signature, token.algorithm):
             return token.payload
     raise InvalidToken("signature", "the token's signature is wrong")
 

@@ -35,11 +35,10 @@ _ED_CURVES = frozenset({"Ed25519", "Ed448"})
 class Key:
     """One verification key: ``kid`` or None, and the ``algorithms`` it may be used with."""
 
-    __slots__ = ("_key", "_registry", "algorithms", "kid", "print")
+    __slots__ = ("_key", "algorithms", "kid", "print")
 
     def __init__(self, key: Any, kid: str | None, algorithms: frozenset[str], print: str) -> None:
         self._key = key
-        self._registry = _registry(algorithms)
         self.kid = kid
         self.algorithms = algorithms
         self.print = print
@@ -98,16 +97,14 @@ class Key:
             jwk["kid"] = kid
         return cls.from_jwk(jwk, algorithms=algorithms)
 
-    def signed(self, text: str, algorithm: str) -> bool:
-        """Whether this key made the signature of the compact JWS ``text`` by ``algorithm``, which must be one of ``algorithms``."""
-        jws = _joserfc().jws
+    def signed(self, data: bytes, signature: bytes, algorithm: str) -> bool:
+        """Whether this key made ``signature`` over ``data`` by ``algorithm``, which must be one of ``algorithms``."""
         if algorithm not in self.algorithms:
             return False
         try:
-            jws.deserialize_compact(text, self._key, registry=self._registry)
+            return bool(_joserfc().algorithms[algorithm].verify(data, signature, self._key))
         except Exception:  # joserfc and cryptography raise many types; whatever it was, the signature did not verify
             return False
-        return True
 
 
 class KeySet:
@@ -217,12 +214,13 @@ def _declared(algorithm: Any, members: Mapping[str, str]) -> frozenset[str]:
 class _Jose:
     """The parts of joserfc that are used, looked up once."""
 
-    __slots__ = ("ECKey", "OKPKey", "RSAKey", "import_key", "jws")
+    __slots__ = ("ECKey", "OKPKey", "RSAKey", "algorithms", "import_key")
 
     def __init__(self) -> None:
         from joserfc import jwk, jws
 
-        self.import_key, self.jws = jwk.import_key, jws
+        self.import_key = jwk.import_key
+        self.algorithms: dict[str, Any] = jws.JWSRegistry.algorithms
         self.RSAKey, self.ECKey, self.OKPKey = jwk.RSAKey, jwk.ECKey, jwk.OKPKey
 
 
@@ -237,21 +235,6 @@ def _joserfc() -> _Jose:
         except ImportError:
             raise MissingExtra("checking JSON Web Tokens", "jwt") from None
     return _jose
-
-
-def _registry(algorithms: frozenset[str]) -> Any:
-    """A joserfc registry that allows just ``algorithms``; sizes and header members were checked before."""
-    jws = _joserfc().jws
-
-    class Registry(jws.JWSRegistry):  # type: ignore[misc, name-defined]  # the module is an attribute here
-        max_header_length = max_payload_length = max_signature_length = 65536
-
-        def get_alg(self, name: str) -> Any:
-            if name not in algorithms:
-                raise ValueError(name)
-            return self.algorithms[name]  # the parent warns that EdDSA has a newer name
-
-    return Registry(algorithms=algorithms, strict_check_header=False)
 
 
 def _import(members: dict[str, str]) -> Any:
