@@ -1,0 +1,90 @@
+"""A block behind its own server: what ``blocks.balancer(…)`` and its siblings return."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from blocks.core.clock import Clock
+from blocks.core.status import Status
+from blocks.http.handler import Handler, is_direct, status_of
+from blocks.http.message import Request, Response
+from blocks.http.server import Server
+from blocks.http.upstream import Upstream
+
+from .timeline import Timeline
+
+B = TypeVar("B", bound=Handler)
+
+
+class Front(Generic[B]):
+    """Serves ``block`` on ``url``. What it does not know itself it takes from the block: ``front.endpoints``, ``front.counts``.
+
+    It is a handler too: given to another block it is called in the process, without a hop; the server enters the block once.
+    """
+
+    def __init__(self, block: B, name: str, clock: Clock, timeline: Timeline) -> None:
+        self.block = block
+        self.name = name
+        self.direct = is_direct(block)
+        self._timeline = timeline
+        self._server = Server(block, "127.0.0.1:0", clock=clock, observer=self._observe, drain=1.0)
+        self._client: Upstream | None = None
+
+    async def start(self) -> Front[B]:
+        """Enter the block and listen."""
+        await self._server.start()
+        return self
+
+    async def stop(self) -> None:
+        """Close the client, drain for a second at most, and leave the block."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+        await self._server.stop()
+
+    @property
+    def url(self) -> str:
+        """Where it listens, ``http://127.0.0.1:PORT``."""
+        return self._server.url
+
+    @property
+    def status(self) -> Status:
+        """How well the block is."""
+        return status_of(self.block)
+
+    @property
+    def healthy(self) -> int:
+        """How many endpoints of a balancer may get requests."""
+        return sum(endpoint.usable for endpoint in self.block.endpoints)  # type: ignore[attr-defined]  # a balancer's
+
+    async def __call__(self, request: Request) -> Response:
+        """As the block, in the process."""
+        return await self.block(request)
+
+    async def request(
+        self, method: str, path: str = "/", headers: dict[str, str] | None = None, body: bytes | str = b""
+    ) -> Response:
+        """Ask over a real connection; the answer's body is read."""
+        if self._client is None:
+            self._client = Upstream(self.url, name=f"client of {self.name}")
+        content = body.encode() if isinstance(body, str) else body
+        host = self.url.partition("://")[2]
+        response = await self._client(Request(method, path, {"host": host, **(headers or {})}, content))
+        await response.read()
+        return response
+
+    async def get(self, path: str = "/", headers: dict[str, str] | None = None) -> Response:
+        """``request("GET", …)``."""
+        return await self.request("GET", path, headers)
+
+    def _observe(self, request: Request, status: int, sent: int, began: float, error: BaseException | None) -> None:
+        failed = f" ({getattr(error, 'reason', type(error).__name__)})" if error is not None else ""
+        self._timeline.note(self.name, f"{request.method} {request.target} -> {status}{failed}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.block, name)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} on {self._server.addresses}>"

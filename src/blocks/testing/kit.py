@@ -1,0 +1,233 @@
+"""The kit: origins, blocks and load on one loop, one clock and one seed. The fixture ``blocks`` is one of these."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from blocks.core.errors import ConfigError
+from blocks.http.handler import Handler
+from blocks.http.message import Request, Response
+from blocks.http.upstream import Upstream
+
+from .clock import LoopClock
+from .front import Front
+from .origin import Answer, Origin
+from .result import Result
+from .timeline import Timeline
+from .traffic import load
+from .virtual import VirtualLoop
+from .waiting import until
+
+if TYPE_CHECKING:
+    from blocks.balancer import LoadBalancer
+    from blocks.broker import Broker
+    from blocks.edge import Edge
+    from blocks.gateway import Gateway
+
+T = TypeVar("T")
+STOP_WITHIN = 5.0  # seconds for all of it together; each part has a bound of its own below this
+
+
+class Kit:
+    """Makes what a test needs and stops it at the end, the last first. Use it as ``async with Kit() as blocks``, or by the fixture.
+
+    ``seed`` is behind everything that is drawn: policies, jitter, faults, corrupted bytes. ``clock`` follows the running loop, so it is
+    virtual on a ``VirtualLoop``. A kit belongs to one loop, that of its first call.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self._stack = AsyncExitStack()
+        self._clock: LoopClock | None = None
+        self._timeline: Timeline | None = None
+        self._names: dict[str, int] = {}
+
+    async def __aenter__(self) -> Kit:
+        self._bind()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _bind(self) -> LoopClock:
+        if self._clock is None:
+            self._clock = LoopClock(asyncio.get_running_loop())
+        return self._clock
+
+    async def close(self) -> None:
+        """Stop everything, the last made first. Raises ``TimeoutError`` if that takes more than five seconds."""
+        stack, self._stack = self._stack, AsyncExitStack()
+        async with asyncio.timeout(STOP_WITHIN):
+            await stack.aclose()
+
+    # -- what all share
+
+    @property
+    def clock(self) -> LoopClock:
+        """The clock of every block here; ``blocks.clock.jump(3600)`` steps the wall clock."""
+        return self._bind()
+
+    @property
+    def timeline(self) -> Timeline:
+        """What happened, over all blocks."""
+        if self._timeline is None:
+            self._timeline = Timeline(self._bind().monotonic)
+        return self._timeline
+
+    @property
+    def used(self) -> bool:
+        """Whether anything was asked of it yet."""
+        return self._clock is not None
+
+    def timeline_text(self) -> str:
+        """The timeline for a report; it may be read when the loop is gone."""
+        return "nothing happened" if self._timeline is None else self._timeline.render()
+
+    @property
+    def virtual(self) -> bool:
+        """Whether time is virtual here."""
+        return isinstance(asyncio.get_running_loop(), VirtualLoop)
+
+    def _name(self, kind: str) -> str:
+        number = self._names[kind] = self._names.get(kind, 0) + 1
+        return kind if number == 1 else f"{kind}-{number}"
+
+    async def _keep(self, part: Any) -> Any:
+        await part.start()
+        self._stack.push_async_callback(part.stop)
+        return part
+
+    # -- origins
+
+    async def origin(self, answer: Answer | None = None, *, name: str | None = None, **settings: Any) -> Origin:
+        """A scripted origin that listens; ``settings`` are ``Origin``'s."""
+        made = Origin(
+            answer,
+            name=name or self._name("origin"),
+            clock=self.clock,
+            random=Random(self.random.random()),
+            timeline=self.timeline,
+            **settings,
+        )
+        kept: Origin = await self._keep(made)
+        return kept
+
+    async def origins(self, count: int, answer: Answer | None = None, **settings: Any) -> list[Origin]:
+        """``count`` of them; each answers with its name unless told otherwise."""
+        return [await self.origin(answer, **settings) for _ in range(count)]
+
+    async def asgi(self, app: Any, *, name: str | None = None, **settings: Any) -> Origin:
+        """An ASGI application as an origin: on a socket, with a journal and faults. Its lifespan is run."""
+        from blocks.http.adapters import from_asgi
+
+        return await self.origin(from_asgi(app), name=name or self._name("asgi"), **settings)
+
+    # -- blocks
+
+    async def serve(self, handler: Handler, *, name: str | None = None) -> Front[Any]:
+        """Any handler on a free port."""
+        front: Front[Any] = Front(handler, name or self._name("server"), self.clock, self.timeline)
+        return await self._keep(front)  # type: ignore[no-any-return]  # the front itself
+
+    async def balancer(self, *members: Any, name: str | None = None, **settings: Any) -> Front[LoadBalancer]:
+        """A load balancer over origins, other blocks, handlers or URLs; ``settings`` are ``LoadBalancer``'s."""
+        from blocks.balancer import LoadBalancer
+
+        known = name or self._name("balancer")
+        settings = self._shared(settings)
+        settings["on_event"] = self._events(known, settings.get("on_event"))
+        return await self.serve(
+            LoadBalancer([self._handler(member) for member in members], name=known, **settings), name=known
+        )
+
+    async def gateway(self, *routes: Any, name: str | None = None, **settings: Any) -> Front[Gateway]:
+        """A gateway over routes: ``route("/api", …)``, or a mapping of templates to members. ``settings`` are ``Gateway``'s."""
+        from blocks.gateway import Gateway, route
+
+        flat: list[Any] = []
+        for given in routes:
+            if isinstance(given, Mapping):
+                flat += [route(template, self._handler(member)) for template, member in given.items()]
+            else:
+                flat.append(given)
+        return await self.serve(Gateway(*flat, **self._shared(settings)), name=name or self._name("gateway"))
+
+    async def edge(self, origin: Any, *, name: str | None = None, **settings: Any) -> Front[Edge]:
+        """A caching edge before an origin, a block, a handler or a URL; ``settings`` are ``Edge``'s."""
+        from blocks.edge import Edge
+
+        return await self.serve(Edge(self._handler(origin), **self._shared(settings)), name=name or self._name("edge"))
+
+    async def broker(self, path: Any = ":memory:", *, listen: str | None = "127.0.0.1:0", **settings: Any) -> Broker:
+        """A broker, in memory unless given a folder, that listens on a free port; ``settings`` are ``Broker``'s."""
+        from blocks.broker import Broker
+
+        broker: Broker = await self._keep(Broker(path, listen=listen, **self._shared(settings)))
+        return broker
+
+    async def client(self, broker: Broker, **settings: Any) -> Any:
+        """A connected client of a broker; ``settings`` are those of ``blocks.broker.connect``."""
+        from blocks.broker import connect
+
+        return await self.enter(connect(broker.url, **settings))
+
+    async def enter(self, part: Any) -> Any:
+        """Enter any async context manager, and leave it at the end."""
+        return await self._stack.enter_async_context(part)
+
+    def upstream(self, member: Any, **settings: Any) -> Upstream:
+        """An upstream to an origin or a block over its socket, with settings: ``blocks.upstream(a, timeout="1s")``."""
+        return Upstream(_url(member), **{"name": getattr(member, "name", ""), **settings})
+
+    def _shared(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {"clock": self.clock, "random": Random(self.random.random()), **settings}
+
+    def _handler(self, member: Any) -> Any:
+        if isinstance(member, Origin):
+            return self.upstream(member)
+        if isinstance(member, Front):
+            return member
+        return Upstream(member) if isinstance(member, str) else member
+
+    def _events(self, name: str, more: Callable[[Any], None] | None) -> Callable[[Any], None]:
+        def note(event: Any) -> None:
+            self.timeline.note(name, event)
+            if more is not None:
+                more(event)
+
+        return note
+
+    # -- load, and looking
+
+    async def load(
+        self, target: Any, rate: float | str | None = None, duration: float | str = 10.0, **more: Any
+    ) -> Result:
+        """Load on a block, an origin or a URL over its socket, or on a handler in the process; see ``traffic.load``."""
+        plain = target if isinstance(target, str) or not hasattr(target, "url") else _url(target)
+        result = await load(plain, rate, duration, **more)
+        self.timeline.note("load", repr(result))
+        return result
+
+    async def get(self, target: Any, path: str = "/", headers: dict[str, str] | None = None) -> Response:
+        """One GET over a connection of its own; the answer's body is read."""
+        async with Upstream(_url(target)) as client:
+            host = _url(target).partition("://")[2]
+            response = await client(Request("GET", path, {"host": host, **(headers or {})}))
+            await response.read()
+            return response
+
+    async def until(self, condition: Callable[[], T | Awaitable[T]], timeout: float | str = 60.0) -> T:
+        """Wait for a condition: ``await blocks.until(lambda: lb.healthy == 1)``."""
+        return await until(condition, timeout)
+
+
+def _url(member: Any) -> str:
+    url = member if isinstance(member, str) else getattr(member, "url", None)
+    if not isinstance(url, str):
+        raise ConfigError(f"{member!r} has no URL; give an origin, a block of this kit, or a URL")
+    return url

@@ -1,0 +1,147 @@
+"""A loop whose clock jumps to the next timer when nothing is ready: an hour of health checks passes in milliseconds.
+
+Real sockets, real bytes, one process. The clock stands while callbacks run and moves only when the loop would sleep. Before each
+jump a byte is sent over a loopback connection of the loop's own and awaited: the kernel delivers loopback packets in order, so what was
+sent before has then arrived, and no timeout fires because of an answer that was merely on its way. The other end of every connection
+must therefore live on the same loop; against another process a jump would overtake it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+START = 1_000.0  # what loop.time() begins with; zero would pass for "never" in code that tests a time's truth
+STRANGER_GRACE = (
+    0.002  # real seconds that threads we do not know get before each jump, to answer through call_soon_threadsafe
+)
+
+
+class _Sounding:
+    """A loopback connection to oneself: a byte that arrives proves that what was sent before it has arrived."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+            self._near = socket.create_connection(listener.getsockname())
+            self._far, _ = listener.accept()
+        self._near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._far.settimeout(1.0)
+
+    def take(self) -> None:
+        """Returns once the kernel has delivered everything sent before on this machine's loopback (about 10 µs)."""
+        self._near.send(b".")
+        self._far.recv(1)
+
+    def close(self) -> None:
+        self._near.close()
+        self._far.close()
+
+
+class _Warp(selectors.BaseSelector):
+    """A selector that turns the clock instead of waiting."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.jumps = 0
+        self.jobs = 0  # calls under way in executors
+        self._real = selectors.DefaultSelector()
+        self._sounding = _Sounding()
+        self._known = threading.active_count()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Events that are there; when there are none, the clock moves by ``timeout``."""
+        events = self._real.select(0)
+        if events or (timeout is not None and timeout <= 0):
+            return events
+        if self.jobs or timeout is None:
+            return self._at_real_pace(timeout)
+        self._sounding.take()
+        events = self._real.select(STRANGER_GRACE if self._strangers() else 0)
+        if not events:
+            self.now = round(self.now + timeout, 9)
+            self.jumps += 1
+        return events
+
+    def _at_real_pace(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """A thread is at work for us, or nothing is planned: time passes as it does outside."""
+        began = time.monotonic()
+        events = self._real.select(timeout)
+        passed = time.monotonic() - began
+        if timeout is not None:
+            self.now = round(self.now + (min(passed, timeout) if events else timeout), 9)
+        return events
+
+    def _strangers(self) -> bool:
+        """Whether threads have started since that are not the idle ones of the loop's own executor."""
+        if threading.active_count() <= self._known:
+            return False
+        others = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
+        return len(others) > self._known
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """Watch a socket."""
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """Watch it no more."""
+        return self._real.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """Watch it for other events."""
+        return self._real.modify(fileobj, events, data)
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """How a socket is watched."""
+        return self._real.get_key(fileobj)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """Every socket that is watched."""
+        return self._real.get_map()
+
+    def close(self) -> None:
+        """Close the selector and the sounding."""
+        self._sounding.close()
+        self._real.close()
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop in virtual time. ``time()`` begins at 1,000 s and moves only in jumps, when nothing is ready.
+
+    >>> with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    ...     runner.run(asyncio.sleep(3600))        # returns at once
+
+    While a call of ``run_in_executor`` is under way, time passes at its real pace. A callback that waits for ``time()`` to move without
+    awaiting a timer waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._warp = _Warp()
+        super().__init__(self._warp)
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._warp.now
+
+    @property
+    def jumps(self) -> int:
+        """How often the clock has jumped."""
+        return self._warp.jumps
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """As asyncio's; the clock keeps real time until the call has returned."""
+        future = super().run_in_executor(executor, func, *args)
+        self._warp.jobs += 1
+        future.add_done_callback(self._job_done)
+        return future
+
+    def _job_done(self, _: object) -> None:
+        self._warp.jobs -= 1
