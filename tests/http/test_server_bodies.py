@@ -283,12 +283,14 @@ async def test_a_backend_that_does_not_read_holds_a_bounded_part_of_an_upload():
     await sink.lost.wait()
 
 
-async def test_a_client_that_pipelines_and_never_reads_is_bounded():
+@pytest.mark.parametrize("driven", [False, True])
+async def test_a_client_that_pipelines_and_never_reads_is_bounded(driven: bool):
     """Its answers fill the buffer, then we stop reading its requests; ten thousand more do not wait in our memory."""
 
     async def big(request: Request) -> Response:
         return Response(200, [], b"x" * 100_000)
 
+    big.direct = driven  # type: ignore[attr-defined]
     async with Server(big, "127.0.0.1:0") as server, Client(server) as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         request = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 1000 + b"\r\n\r\n"
@@ -318,10 +320,12 @@ async def test_pipelined_requests_are_answered_in_order_though_later_ones_are_qu
         assert [one.body for one in answers(await client.all())] == [b"/slow", b"/quick", b"/last"]
 
 
-async def test_a_half_close_behind_many_pipelined_requests_still_gets_every_answer():
+@pytest.mark.parametrize("driven", [False, True])
+async def test_a_half_close_behind_many_pipelined_requests_still_gets_every_answer(driven: bool):
     async def big(request: Request) -> Response:
         return Response(200, [], b"x" * 100_000)
 
+    big.direct = driven  # type: ignore[attr-defined]
     async with Server(big, "127.0.0.1:0") as server, Client(server) as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 200)

@@ -113,12 +113,14 @@ class Inbound(Driver, asyncio.Protocol):
         if state == HEAD:
             self.reader.receive(data)
             self._turn()
+            if self.blocked and self.reader.buffered > _PIPELINE:
+                self.stop_reading()
         elif state == LINGER:
             self._linger -= len(data)
             if self._linger < 0:
                 self.transport.abort()
         elif self._tunnel is not None:
-            self.deadline = self._loop.time() + self.service.timeouts.tunnel
+            self.touch()
             self._tunnel.write(data)
         elif state != CLOSED:
             self.reader.receive(data)
@@ -140,7 +142,8 @@ class Inbound(Driver, asyncio.Protocol):
             if self._upload is not None:
                 upload, self._upload = self._upload, None
                 upload.stream.fail(ClientGone("the client ended its side before its request was complete"))
-        if self._state != BUSY or self.peer.tls is not None:
+        waits = self._state == HEAD and self.blocked and self.reader.buffered > 0  # for the client to read its answers
+        if not (self._state == BUSY or waits) or self.peer.tls is not None:
             return False
         self._keep = self._keep and self.reader.buffered > 0
         if not self.started:
@@ -184,6 +187,7 @@ class Inbound(Driver, asyncio.Protocol):
         """The client has caught up."""
         self.blocked = False
         if self._tunnel is not None:
+            self.touch()
             self._tunnel.resume()
         elif self._state == BUSY:
             body = self.service.timeouts.body
@@ -550,12 +554,18 @@ class Inbound(Driver, asyncio.Protocol):
         self._record(None)
         self._state = TUNNEL
         self._tunnel = tunnel = response.body
-        self.deadline = self._loop.time() + self.service.timeouts.tunnel
-        tunnel.connect(*ClientEnd.both(self.transport))
+        self.touch()
+        tunnel.connect(*ClientEnd.both(self))
         data = self.reader.rest()
         if data:
             tunnel.write(data)
         self.resume_reading()
+
+
+    def touch(self) -> None:
+        """Bytes went through the tunnel, one way or the other."""
+        if not self.blocked:
+            self.deadline = self._loop.time() + self.service.timeouts.tunnel
 
 
 def _peer(transport: asyncio.Transport) -> Peer:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .body import Sink, Source
 from .message import Headers
+
+if TYPE_CHECKING:
+    from .inbound import Inbound
 
 
 class OutboundTunnel(asyncio.Protocol):
@@ -106,21 +110,23 @@ class OutboundTunnel(asyncio.Protocol):
 class ClientEnd:
     """The client's side of an upgraded connection, as the sink and the source that a ``Tunnel`` is connected to."""
 
-    __slots__ = ("_transport",)
+    __slots__ = ("_connection", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+    def __init__(self, connection: Inbound) -> None:
+        self._connection = connection
+        self._transport = connection.transport
 
     @classmethod
-    def both(cls, transport: asyncio.Transport) -> tuple[ClientEnd, ClientEnd]:
+    def both(cls, connection: Inbound) -> tuple[ClientEnd, ClientEnd]:
         """The sink and the source: one object is both."""
-        end = cls(transport)
+        end = cls(connection)
         return end, end
 
     def write(self, data: bytes) -> None:
         """Bytes from the other side."""
         if not self._transport.is_closing():
             self._transport.write(data)
+            self._connection.touch()
 
     def end(self, trailers: Headers | None) -> None:
         """The other side has ended; the client may still send."""
