@@ -11,16 +11,23 @@ from blocks.broker import Broker, connect
 
 
 async def worker(url: str, name: str, done: Counter[str]) -> None:
-    async with connect(url) as client:
-        async with client.subscribe("jobs.*", group="workers", start="earliest", prefetch=5, max_deliveries=3) as messages:
-            async for message in messages:
-                if message.payload == b"poison":
-                    print(f"  {name}: cannot do {message.payload!r} (attempt {message.attempt})")
-                    await message.nack(delay=0.05)
-                    continue
-                await asyncio.sleep(0.005)  # the work
-                done[name] += 1
-                await message.ack()
+    async with (
+        connect(url) as client,
+        client.subscribe("jobs.*", group="workers", start="earliest", prefetch=5, max_deliveries=3) as messages,
+    ):
+        async for message in messages:
+            if message.payload == b"poison":
+                print(f"  {name}: cannot do {message.payload!r} (attempt {message.attempt})")
+                await message.nack(delay=0.05)
+                continue
+            await asyncio.sleep(0.005)  # the work
+            done[name] += 1
+            await message.ack()
+
+
+async def reached(done: Counter[str], count: int) -> None:
+    while done.total() < count:  # noqa: ASYNC110  # an example's patience
+        await asyncio.sleep(0.01)
 
 
 async def main() -> None:
@@ -30,15 +37,13 @@ async def main() -> None:
             receipts = await client.publish_many("jobs.resize", [b"image %d" % n for n in range(100)] + [b"poison"])
             print(f"{len(receipts)} jobs are stored, as durable as {receipts[0].durability}")
             tasks = [asyncio.create_task(worker(broker.url, name, done)) for name in ("ann", "bob")]
-            while done.total() < 40:
-                await asyncio.sleep(0.01)
+            await reached(done, 40)
             print("ann stops in the middle; what she held goes to bob")
             tasks[0].cancel()
             async with client.subscribe("$dead.workers", start="earliest") as dead:
                 letter = await anext(dead)
             print(f"set aside: {letter.payload!r}: {letter.headers['dead-letter-reason']}")
-            while done.total() < 100:
-                await asyncio.sleep(0.01)
+            await reached(done, 100)
             tasks[1].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             print(dict(done))

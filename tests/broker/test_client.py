@@ -429,3 +429,10 @@ async def test_lists_come_page_by_page(net: Net) -> None:
     async with connect(net.url) as client:
         await client.publish_batch([Outgoing(f"t.{n}", b"") for n in range(12_000)])
         assert {row["topic"] for row in await client.topics("t.*")} == {f"t.{n}" for n in range(12_000)}
+
+
+async def test_a_named_producer_that_starts_again_is_no_duplicate_of_itself(net: Net) -> None:
+    for offset in range(3):
+        async with connect(net.url, producer="writer") as client:
+            receipt = await client.publish("t", b"%d" % offset)
+            assert (receipt.offset, receipt.duplicate) == (offset, False)

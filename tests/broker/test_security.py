@@ -201,3 +201,14 @@ def test_a_rate_makes_a_client_wait_and_never_refuses() -> None:
     assert throttle.spend(1, 3000, 10.0) == pytest.approx(2.0)
     assert throttle.spend(0, 0, 1000.0) == 0.0
     assert throttle.spend(10, 0, 1000.0) == 0.0
+
+
+async def test_a_client_over_its_rate_is_read_later_and_loses_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "who.toml", "[tokens.x]\ntoken='long enough'\npublish=true\nmessages='200/s'\n")
+    async with serving(token_file=path, heartbeat=0.1) as net, connect(net.url, token="long enough") as client:
+        before = client.loop.time()
+        for n in range(4):
+            receipts = await client.publish_many("t", [b"x"] * 100)
+            assert receipts[-1].offset == n * 100 + 99
+        assert client.loop.time() - before > 0.4
+        assert client.reconnects == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,8 +71,10 @@ def connect(
         publish_timeout=seconds(publish_timeout),
         give_up_after=seconds(give_up_after),
         connect_timeout=seconds(connect_timeout),
-        producer=producer or uuid.uuid4().hex,
+        producer=producer,
         epoch=epoch,
+        # A named producer that is started again must not number its frames as it did before: they would be duplicates.
+        sequence=time.time_ns() // 1000 if producer is not None else 0,
         random=random or Random(),
     )
 
@@ -106,13 +109,14 @@ class Client(Asking):
         publish_timeout: float,
         give_up_after: float,
         connect_timeout: float,
-        producer: str,
+        producer: str | None,
         epoch: int,
+        sequence: int,
         random: Random,
     ) -> None:
         super().__init__()
         self._encoder = wire.Encoder()
-        self._outbox = Outbox(self._encoder, producer, epoch, buffer)
+        self._outbox = Outbox(self._encoder, producer or uuid.uuid4().hex, epoch, buffer, sequence)
         self._publish_timeout = publish_timeout
         self._open: Callable[[], Any] = lambda: Link.open(target, hello, self, self._encoder, tls, connect_timeout)
         self._keeper = Keeper(self, lambda: self._open(), give_up_after, random)

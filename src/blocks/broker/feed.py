@@ -76,7 +76,8 @@ def settle(source: Subscription, verb: int, spans: list[tuple[str, range, int]],
         elif verb == DECLINE:
             stale += source.decline(topic, span, token)
         elif verb == EXTEND:
-            stale += source.extend(topic, span, token, float(argument) if isinstance(argument, int | float) else 0.0)
+            wanted = float(argument) if isinstance(argument, int | float) else 0.0
+            stale += source.extend(topic, span, token, min(max(wanted, 0.0), _SECONDS["lease"]))
         else:
             stale += source.reject(topic, span, token, str(argument or ""))
     return stale
@@ -128,7 +129,7 @@ def _is_right(name: str, value: Any) -> bool:
         return value is None or (
             type(value) is dict
             and len(value) <= _NAMES
-            and all(type(topic) is str and type(place) is int for topic, place in value.items())
+            and all(type(topic) is str and type(place) is int and 0 <= place < 2**63 for topic, place in value.items())
         )
     return _is_start(value)
 

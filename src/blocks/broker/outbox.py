@@ -38,10 +38,10 @@ class Outbox:
         "room",
     )
 
-    def __init__(self, encoder: wire.Encoder, producer: str, epoch: int, room: int) -> None:
+    def __init__(self, encoder: wire.Encoder, producer: str, epoch: int, room: int, sequence: int = 0) -> None:
         self._encoder = encoder
         self._producer = (producer, epoch)
-        self._sequence = 0
+        self._sequence = sequence
         self._number = 0
         self._gathering: Batch | None = None
         self._queue: deque[Batch] = deque()

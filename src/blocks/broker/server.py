@@ -202,7 +202,7 @@ class Connection(asyncio.Protocol):
 
     def login(self, options: dict[str, Any], done: Callable[[Identity | BrokerError], None]) -> None:
         """Check a password in the server's login thread."""
-        self._server.login(options, done)
+        self._server.login(self._session, options, done)
 
 
 class Server:
@@ -319,15 +319,19 @@ class Server:
         """Count ``connection`` out."""
         self._connections.discard(connection)
 
-    def login(self, options: dict[str, Any], done: Callable[[Identity | BrokerError], None]) -> None:
+    def login(self, session: Session, options: dict[str, Any], done: Callable[[Identity | BrokerError], None]) -> None:
         """Check a password in a thread of its own (one: a flood of logins takes one core at most), then call ``done``."""
         guard = self._guard
         assert guard is not None
         if self._logins is None:
             self._logins = ThreadPoolExecutor(1, thread_name_prefix="broker-login")
-        self._logins.submit(self._login, guard, options, done)
+        self._logins.submit(self._login, session, guard, options, done)
 
-    def _login(self, guard: Guard, options: dict[str, Any], done: Callable[[Identity | BrokerError], None]) -> None:
+    def _login(
+        self, session: Session, guard: Guard, options: dict[str, Any], done: Callable[[Identity | BrokerError], None]
+    ) -> None:
+        if session.closed:
+            return  # it did not wait
         outcome: Identity | BrokerError
         try:
             outcome = guard.login(options)
