@@ -327,6 +327,24 @@ async def test_a_fill_that_began_before_a_purge_does_not_outlive_it(tmp_path: Pa
         assert disk.log.filling == 0
 
 
+async def test_tidying_the_journal_keeps_a_purge_that_a_fill_under_way_is_held_against(tmp_path: Path) -> None:
+    async with store(tmp_path) as disk:
+        fill = disk.open(url(1), None)
+        assert fill is not None
+        fill.write(bytes(BLOCK * 2))
+        disk.purge(Purge("host", "a.test"))
+        await disk.sync()
+        disk._journal.rewrite(disk._oldest())
+        assert len(disk.bans) == 1
+        kept = entry(url(1), b"")
+        kept.body = fill.content
+        fill.commit(kept)
+        await disk.sync()
+        assert await disk.load(url(1)) is None
+        disk._journal.rewrite(disk._oldest())
+        assert len(disk.bans) == 0
+
+
 async def test_a_full_disk_drops_and_recovers(tmp_path: Path) -> None:
     files = FaultyFiles()
     async with store(tmp_path, files=files) as disk:
@@ -460,6 +478,22 @@ async def test_strays_of_a_kill_are_removed_at_the_next_start(tmp_path: Path) ->
     async with store(tmp_path) as disk:
         await disk.sync()
         assert not stray.exists()
+
+
+async def test_a_segment_that_cannot_be_read_back_is_given_up_whole(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    size = 4 * 1024 * 1024
+    async with store(tmp_path, size, files=files) as disk:
+        files.fail_reads = True
+        for n in range(2000):
+            disk.save(entry(url(n), b"x" * 4000))
+            if n % 50 == 0:
+                await disk.sync()
+        await disk.sync()
+        files.fail_reads = False
+        assert disk.stats()["bytes"] <= size
+        assert all(disk.log.find(short) is not None for short in disk.log.index)
+        assert await body_of(await disk.load(url(1999))) == b"x" * 4000
 
 
 async def test_failing_reads_are_misses(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ class Releases:
             )
         missing = {name: size for name, size in manifest.objects.items() if not self.objects.has(name, size)}
         if known is None:
-            self._check_room(manifest, sum(missing.values()))
+            self._check_room(manifest)
             self.files.folder(os.path.dirname(place))
             self.files.replace(place, canonical, durable=True)
         self._wanted.update(manifest.objects)
@@ -170,13 +170,16 @@ class Releases:
             "missing": {name: offset for name, offset in offsets.items() if not self.objects.has(name, missing[name])},
         }
 
-    def _check_room(self, manifest: Manifest, missing: int) -> None:
+    def _check_room(self, manifest: Manifest) -> None:
+        """What every staged release needs must fit, whether it has come already or not."""
         if len(self._names(manifest.site)) >= MAX_RELEASES:
             raise NoRoom(f"site {manifest.site} has {MAX_RELEASES} releases already; run gc first")
-        used = sum(self._sizes().values())
-        if used + missing > self.capacity:
+        known = sum(self._wanted.values())
+        more = sum(size for name, size in manifest.objects.items() if name not in self._wanted)
+        if known + more > self.capacity:
             raise NoRoom(
-                f"{missing} bytes are missing, and {used} of {self.capacity} are used; run gc, or give the edge more room"
+                f"{more} bytes more than the {known} of the releases that are there do not fit {self.capacity}; "
+                "run gc, or give the edge a larger --push-size"
             )
 
     async def stage_piece(self, name: str, size: int, offset: int, data: bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from threading import Lock
 from typing import NamedTuple
 from zlib import crc32
 
@@ -41,16 +42,17 @@ CLEAR = Verdict(False, False)
 
 
 class Bans:
-    """The bans in force, and the generation that new entries are stamped with."""
+    """The bans in force, and the generation that new entries are stamped with. ``verdict`` may be asked from any thread at any time."""
 
-    __slots__ = ("_hard", "_lengths", "_soft", "generation", "limit")
+    __slots__ = ("_hard", "_lengths", "_lock", "_soft", "generation", "limit")
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.generation = 1
         self.limit = limit
         self._hard: dict[tuple[str, str], int] = {}
         self._soft: dict[tuple[str, str], int] = {}
-        self._lengths: dict[int, int] = {}  # how many prefix bans have that length
+        self._lengths: tuple[int, ...] = ()  # of the prefixes that are banned
+        self._lock = Lock()  # one thread purges, another one tidies up
 
     def __len__(self) -> int:
         return len(self._hard) + len(self._soft)
@@ -59,11 +61,12 @@ class Bans:
         """Ban everything older that matches; returns the journal's line. Raises ``ConfigError`` for an unknown kind."""
         if kind not in KINDS:
             raise ConfigError(f"{kind!r} is not a kind of purge; use one of {', '.join(KINDS)}")
-        self.generation += 1
-        self._set(kind, value, self.generation, soft)
-        if len(self) > self.limit:
-            self._collapse()
-        return _line([self.generation, kind, value, int(soft)])
+        with self._lock:
+            self.generation += 1
+            self._set(kind, value, self.generation, soft)
+            if len(self) > self.limit:
+                self._collapse()
+            return _line([self.generation, kind, value, int(soft)])
 
     def verdict(self, scopes: Scopes, generation: int) -> Verdict:
         """Whether an entry of ``generation`` is banned; a few dict look-ups, none when no ban is younger."""
@@ -76,16 +79,15 @@ class Bans:
 
     def forget(self, oldest: int) -> None:
         """Drop the bans that are not younger than ``oldest``, the generation of the oldest entry left."""
-        for table in (self._hard, self._soft):
-            for name in [name for name, generation in table.items() if generation <= oldest]:
-                del table[name]
-        self._count()
+        with self._lock:
+            self._forget(oldest)
 
     def snapshot(self) -> bytes:
         """A journal that says the same, as short as it can be."""
-        lines = [_line([self.generation, "", "", 0])]
-        for soft, table in enumerate((self._hard, self._soft)):
-            lines += [_line([generation, kind, value, soft]) for (kind, value), generation in table.items()]
+        with self._lock:
+            lines = [_line([self.generation, "", "", 0])]
+            for soft, table in enumerate((self._hard, self._soft)):
+                lines += [_line([generation, kind, value, soft]) for (kind, value), generation in table.items()]
         return b"".join(lines)
 
     def replay(self, journal: bytes) -> int:
@@ -107,8 +109,8 @@ class Bans:
     def _set(self, kind: str, value: str, generation: int, soft: bool) -> None:
         table = self._soft if soft else self._hard
         name = (kind, value)
-        if kind == "prefix" and name not in table:
-            self._lengths[len(value)] = self._lengths.get(len(value), 0) + 1
+        if kind == "prefix" and len(value) not in self._lengths:
+            self._lengths = (*self._lengths, len(value))
         table[name] = max(generation, table.get(name, 0))
 
     def names(self, scopes: Scopes) -> Iterable[tuple[str, str]]:
@@ -120,7 +122,7 @@ class Bans:
         yield "host", scopes.host
         for tag in scopes.tags:
             yield "tag", tag
-        for length in tuple(self._lengths):  # another thread may add one
+        for length in self._lengths:
             yield "prefix", scopes.url[:length]
             yield "prefix", path[:length]
 
@@ -128,16 +130,16 @@ class Bans:
         ages = sorted([*self._hard.values(), *self._soft.values()])
         line = ages[len(ages) // 2]
         hard_was_dropped = any(generation <= line for generation in self._hard.values())
-        self.forget(line)
         table = self._hard if hard_was_dropped else self._soft
-        table["all", ""] = max(line, table.get(("all", ""), 0))
+        table["all", ""] = max(line + 1, table.get(("all", ""), 0))
+        self._forget(line)
 
-    def _count(self) -> None:
-        self._lengths.clear()
+    def _forget(self, oldest: int) -> None:
         for table in (self._hard, self._soft):
-            for kind, value in table:
-                if kind == "prefix":
-                    self._lengths[len(value)] = self._lengths.get(len(value), 0) + 1
+            for name in [name for name, generation in table.items() if generation <= oldest]:
+                del table[name]
+        names = [*self._hard, *self._soft]
+        self._lengths = tuple({len(value) for kind, value in names if kind == "prefix"})
 
 
 def _line(values: list[object]) -> bytes:

@@ -86,6 +86,8 @@ class Blobs:
     def drop(self, number: int) -> None:
         """Remove a blob; who reads it now reads on."""
         self._open.pop(number, None)
+        for key in [key for key in list(self._recent) if key[0] == number]:
+            self._recent.pop(key, None)
         try:
             self.files.remove(self.path(number))
         except OSError:

@@ -32,7 +32,7 @@ class Fill:
 
     __slots__ = (
         "_chunks", "_congested", "_crcs", "_error", "_file", "_flushed", "_followers", "_length", "_number", "_sent", "_store",
-        "_stored", "_waiting", "broken", "complete", "drained", "failed", "filled", "generation", "key", "on_disk",
+        "_stored", "_waiting", "broken", "coming", "complete", "drained", "failed", "filled", "generation", "key", "on_disk",
     )  # fmt: skip
 
     def __init__(self, store: DiskStore, key: str, number: int, length: int | None, generation: int) -> None:
@@ -43,6 +43,7 @@ class Fill:
         self.complete = False
         self.broken = False
         self.on_disk = 0  # bytes of the blob, as the writing thread knows it
+        self.coming = True  # the store counts it among what is on its way
         self.failed = False  # the writing thread could not write it
         self._store = store
         self._number = number
@@ -92,6 +93,7 @@ class Fill:
         elif not self._sent:
             entry_body, entry.body = entry.body, b"".join([data for _, data in self._chunks])
             self._store.save(entry, self.generation)
+            self._store.ended(self)
             entry.body = entry_body
         else:
             if self._sent < self.filled:

@@ -73,7 +73,7 @@ class Log:
     @property
     def total(self) -> int:
         """Bytes on disk."""
-        return sum(s.weight for s in self.segments.values()) + self.filling
+        return sum(s.weight for s in list(self.segments.values())) + self.filling
 
     # -- looking
 
@@ -192,6 +192,7 @@ class Log:
                     self.filling -= blob_size
             else:
                 self.index.pop(short, None)
+                self.touched.pop(short, None)
             if old is not None:
                 self._release(old, keep=blob)
             offset += len(data)
@@ -227,7 +228,14 @@ class Log:
     def _salvage(self, segment: Segment) -> None:
         """Copy what was asked for to the main queue's end; the rest goes, and is remembered as a ghost if it was new."""
         kept = Waiting()
-        for short, where in segment.entries():
+        try:
+            entries = segment.entries()
+        except OSError:  # the disk does not give it back: whatever points there goes
+            self.counters.errors += 1
+            entries = []
+            for short in [short for short, found in list(self.index.items()) if found >> 64 == segment.number]:
+                self._evicted(short, segment)
+        for short, where in entries:
             if not where or self.index.get(short) != segment.number << 64 | where:
                 continue
             touches = self.touched.pop(short, 0)

@@ -79,6 +79,7 @@ class DiskStore:
         self._running: asyncio.Future[list[Callable[[], None]]] | None = None
         self._pending: dict[str, _Saved] = {}
         self._pending_bytes = 0
+        self._coming: dict[int, int] = {}  # how many entries of a generation are on their way to the disk
         self._blob_base = self._blob_next = 0
         self._folder: Folder
         self._journal: Journal
@@ -127,8 +128,10 @@ class DiskStore:
         self._folder.release()
 
     def _oldest(self) -> int:
-        """No entry is of an older generation."""
-        return min((segment.generation for segment in self.log.segments.values()), default=self.bans.generation)
+        """No entry is of an older generation, neither on disk nor on its way there."""
+        return min(
+            [self.bans.generation, *list(self._coming), *(s.generation for s in list(self.log.segments.values()))]
+        )
 
     # -- the store's protocol
 
@@ -166,7 +169,7 @@ class DiskStore:
         if not isinstance(body, bytes):
             content = body._stored if isinstance(body, Fill) else body
             if isinstance(content, BlobContent):
-                self._put(entry, size - content.length, self._referring(entry, born, content))
+                self._put(entry, size - content.length, born, self._referring(entry, born, content))
             return
         if len(body) > INLINE:
             self._save_large(entry, body)
@@ -178,7 +181,7 @@ class DiskStore:
         meta = self._meta(entry)
         digest = record.digest_of(entry.key.encode())
         scopes = Scopes.of(entry.key, entry.tags)
-        self._put(entry, size, lambda: self._append(digest, born, scopes, meta, body))
+        self._put(entry, size, born, lambda: self._append(digest, born, scopes, meta, body))
 
     update = save
 
@@ -196,7 +199,9 @@ class DiskStore:
         if not self._open or (length is not None and length > self.max_object):
             return None
         number, self._blob_next = self._blob_next, self._blob_next + 1
-        return Fill(self, key, number, length, self.bans.generation)
+        generation = self.bans.generation
+        self._coming[generation] = self._coming.get(generation, 0) + 1
+        return Fill(self, key, number, length, generation)
 
     def remove(self, key: str) -> None:
         """Forget ``key``."""
@@ -298,7 +303,19 @@ class DiskStore:
             )
             return lambda: self._committed(fill, content)
 
-        self._put(entry, 0, operation)
+        self._put(entry, 0, fill.generation, operation)
+        self.ended(fill)
+
+    def ended(self, fill: Fill) -> None:
+        """A fill is on disk, or never will be. Done again, it does nothing."""
+        if fill.coming:
+            fill.coming = False
+            self._came(fill.generation)
+
+    def _came(self, generation: int) -> None:
+        self._coming[generation] -= 1
+        if not self._coming[generation]:
+            del self._coming[generation]
 
     def give_up(self, fill: Fill) -> None:
         """Remove what a fill wrote; those who read it read on."""
@@ -310,6 +327,7 @@ class DiskStore:
                 fill.on_disk = 0
             self.blobs.drop(fill.number)
 
+        self.ended(fill)
         self._submit(operation)
 
     # -- writing: what runs in the writing thread
@@ -369,19 +387,25 @@ class DiskStore:
 
     # -- the order of operations
 
-    def _put(self, entry: Entry, size: int, work: Operation) -> None:
+    def _put(self, entry: Entry, size: int, born: int, work: Operation) -> None:
         if not self._open:
             return
         saved = _Saved(entry, size)
         self._replace_pending(entry.key, saved)
+        self._coming[born] = self._coming.get(born, 0) + 1
 
         def operation() -> Callable[[], None]:
-            then = work()
+            try:
+                then = work()
+            except OSError:
+                self.log.counters.errors += 1
+                then = None
 
             def done() -> None:
                 if then is not None:
                     then()
                 self._settled(entry.key, saved)
+                self._came(born)
 
             return done
 
@@ -402,6 +426,8 @@ class DiskStore:
         fill.kept(content)
 
     def _submit(self, operation: Operation) -> None:
+        if not self._open:
+            return
         self._operations.append(operation)
         if self._running is None and len(self._operations) == 1:
             asyncio.get_running_loop().call_soon(self._go)
@@ -455,6 +481,8 @@ class DiskStore:
                 self._forget(digest)
                 return None
             body = await self._content(kept, digest) if kept.head.flags & record.IN_BLOB else kept.tail
+        except RuntimeError:  # the store is being closed
+            return None
         except (OSError, record.Damaged, ValueError, KeyError):
             if self.log.find(record.short(digest)) == (segment, offset, length):
                 self._counts["damaged"] += 1
