@@ -11,6 +11,7 @@ from typing import Any, Self, cast, get_args
 
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ConfigError
+from blocks.core.logging import events
 from blocks.core.quantities import seconds, size
 from blocks.core.status import Status
 
@@ -28,6 +29,7 @@ from .message import (
     Durability,
     Limits,
     Message,
+    Mode,
     Outgoing,
     Publication,
     Receipt,
@@ -120,6 +122,7 @@ class Broker:
                 limits=self.limits,
                 topic_options=self._topic_options,
                 arm=self._arm,
+                report=_report,
             )
         except BaseException:
             disk.close()
@@ -336,7 +339,7 @@ class Broker:
         *,
         key: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float | str = 30.0,
+        timeout: float | str = 5.0,
     ) -> Message:
         """Publish and wait for the first answer to it; raises ``TimeoutError``."""
         name = f"$inbox.{self._random.getrandbits(128):032x}"
@@ -357,16 +360,49 @@ class Broker:
 
     # -- subscribing -----------------------------------------------------------------------------------------------
 
-    def subscribe(self, pattern: str, *, max_lease: float | str = 3600.0, **options: Any) -> LocalSubscription:
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        group: str | None = None,
+        start: str | int | float = "latest",
+        prefetch: int = 1000,
+        prefetch_bytes: int | str = 16 << 20,
+        lease: float | str = 30.0,
+        max_lease: float | str = 3600.0,
+        max_deliveries: int = 16,
+        dead_letter: str | None = None,
+        backoff: float | str = 0.0,
+        backoff_cap: float | str = 60.0,
+        ack: bool = True,
+        mode: Mode = "consume",
+        exclusive: bool = False,
+        single_active: bool = False,
+        positions: Mapping[str, int] | None = None,
+    ) -> LocalSubscription:
         """Messages of the topics that match ``pattern``: ``async with broker.subscribe(…) as messages: async for …``.
 
-        The options are those of ``SubscribeOptions``. What is held is kept leased for up to ``max_lease`` seconds.
+        Members of a ``group`` share its messages; without one everything comes here and nothing is remembered. What is held
+        stays leased for up to ``max_lease`` seconds; the other options are those of ``SubscribeOptions``.
         """
-        if "lease" in options:
-            options["lease"] = seconds(options["lease"])
-        if "prefetch_bytes" in options:
-            options["prefetch_bytes"] = size(options["prefetch_bytes"])
-        return LocalSubscription(self, SubscribeOptions(pattern, **options), seconds(max_lease))
+        options = SubscribeOptions(
+            pattern,
+            group,
+            start,
+            prefetch,
+            size(prefetch_bytes),
+            seconds(lease),
+            max_deliveries,
+            dead_letter,
+            seconds(backoff),
+            seconds(backoff_cap),
+            ack,
+            mode,
+            exclusive,
+            single_active,
+            positions,
+        )
+        return LocalSubscription(self, options, seconds(max_lease))
 
     # -- hooks and administration ----------------------------------------------------------------------------------
 
@@ -385,6 +421,11 @@ class Broker:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.engine.redrive(group, limit, lambda count: None if future.done() else future.set_result(count))
         return await future
+
+
+def _report(event: str, text: str) -> None:
+    log = events()
+    (log.info if event == "disk-has-room" else log.error)(event, block="broker", text=text)
 
 
 def _span(value: float | str | None) -> float | None:

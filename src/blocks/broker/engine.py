@@ -54,6 +54,7 @@ class Engine(Catalog):
         topic_options: TopicOptions | None = None,
         wake: Callable[[bool], None] = lambda urgent: None,
         arm: Callable[[], None] = lambda: None,
+        report: Callable[[str, str], None] = lambda event, text: None,
     ) -> None:
         super().__init__(topic_options or TopicOptions(), limits or Limits())
         self.log: Log = recovered.log
@@ -61,6 +62,7 @@ class Engine(Catalog):
         self.durability = durability
         self.wake = wake
         self.arm = arm
+        self.report = report
         self.producers = Producers(self.limits.producers)
         self.timers = Timers()
         self.intake = Intake(self, self.checks)
@@ -73,7 +75,9 @@ class Engine(Catalog):
         self.full: BrokerError | None = None  # why nothing is taken for now
         self.delivered = 0
         self.acked = 0
-        self._problems = list(self.log.damage)
+        self._problems: list[str] = []
+        for problem in self.log.damage:
+            self.note_problem(problem)
         self._token = random.getrandbits(40) << 20  # so that a lease of an earlier run is never taken for one of this
         self._time = 0.0
         self._snapshot_at = self.log.size
@@ -215,6 +219,7 @@ class Engine(Catalog):
         sealed = self.log.finish(commit)
         if self.full is not None:
             self.full = None
+            self.report("disk-has-room", "the disk takes messages again")
         woken: list[Queue] = []
         for draft in drafts:
             for section in draft.sections.values():
@@ -241,6 +246,7 @@ class Engine(Catalog):
 
     def _failed(self, drafts: list[Draft], commit: Commit) -> None:
         """Nothing of it is stored: refuse what was to be acknowledged, and take its effects back."""
+        was_full = self.full is not None and commit.full
         self._snapshot = None
         self._snapshot_wanted = True  # what could not be written is in the state: the next commit's snapshot has it
         drafts = [*drafts, *self.drafts, self.draft]
@@ -251,6 +257,8 @@ class Engine(Catalog):
         else:
             error = self.failure = DiskFailed(f"the disk failed ({commit.error}): the broker takes no more")
             self._problems.append(str(error))
+        if not was_full:
+            self.report(error.code, str(error))
         for draft in reversed(drafts):
             self.intake.undo(draft)
             self.draft.carry(draft)
@@ -412,6 +420,7 @@ class Engine(Catalog):
         """Remember damage for ``damage``; at most a thousand lines."""
         if len(self._problems) < 1000:
             self._problems.append(problem)
+            self.report("damage", problem)
 
     def stop(self) -> None:
         """End every subscription and take nothing more; what waits is still to be committed."""

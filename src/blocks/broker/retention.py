@@ -147,11 +147,11 @@ class Retention:
         compacted = {name for name, topic in topics.items() if topic.options.compact}
         known = [(s.header, s.length) for s in engine.log.segments.values()] if compacted else []
         newest = max(segment.header.id for segment in ready)
-        now, number = engine.wall(), engine.log.next_number
-        gone = 0
+        now, gone = engine.wall(), 0
         latest = await self._off_loop(lambda: last_values(disk, known, compacted))
         keep = Keep(firsts, latest, now)
         for segment in ready:
+            engine.log.hold(segment)
             try:
                 fresh, dropped = await self._off_loop(
                     lambda s=segment: rewrite(disk, s.header, s.index.end, keep, self._random)  # type: ignore[misc]
@@ -162,7 +162,8 @@ class Retention:
             gone += dropped
             engine.log.replace(segment, fresh)
             if fresh is None:
-                await self._off_loop(lambda s=segment: remove(disk, s.header, number))  # type: ignore[misc]
+                number = engine.log.next_number + len(engine.committing) + 1  # no later snapshot knows the segment
+                await self._off_loop(lambda s=segment, n=number: remove(disk, s.header, n))  # type: ignore[misc]
         self._compacted = max(self._compacted, newest)
         drop_markers(disk, covered)
         return gone

@@ -396,6 +396,10 @@ class Log:
             self._windows.popitem(last=False)[1].window = None
         return data, 0
 
+    def hold(self, segment: Segment) -> None:
+        """Have the file open, so that what is read stays the same while another takes its name."""
+        self._open(segment)
+
     def _open(self, segment: Segment) -> File:
         if segment.file is None:
             segment.file = self.disk.open(segment.header.name)
