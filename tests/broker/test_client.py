@@ -436,3 +436,18 @@ async def test_a_named_producer_that_starts_again_is_no_duplicate_of_itself(net:
         async with connect(net.url, producer="writer") as client:
             receipt = await client.publish("t", b"%d" % offset)
             assert (receipt.offset, receipt.duplicate) == (offset, False)
+
+
+async def test_a_subscription_without_a_group_resumes_with_what_it_had_not_handed_out(net: Net) -> None:
+    async with connect(net.url) as client, client.subscribe("t.*", start="earliest", prefetch=50) as messages:
+        await client.publish_many("t.a", [b"a%d" % n for n in range(10)])
+        await client.publish_many("t.b", [b"b%d" % n for n in range(10)])
+        got = await take(messages, 13)
+        for count in (1, 2, 3):
+            net.cut()
+            await until(lambda count=count: client.reconnects == count)  # type: ignore[misc]
+            await client.topics()
+            assert messages.buffered <= 7
+        got += await take(messages, 7)
+        assert [m.payload for m in got if m.topic == "t.a"] == [b"a%d" % n for n in range(10)]
+        assert [m.payload for m in got if m.topic == "t.b"] == [b"b%d" % n for n in range(10)]

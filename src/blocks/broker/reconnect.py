@@ -74,12 +74,13 @@ class Keeper:
     async def stop(self) -> None:
         """Make no new link, and close the one there is."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
         link, self.link = self.link, None
         if link is not None:
             link.close()
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        if link is not None:
             await link.gone(1.0)
 
     async def _keep(self) -> None:

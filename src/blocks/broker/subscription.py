@@ -1,7 +1,7 @@
 """A client's subscription: messages are handed out one by one, settled by ranges, and their leases kept alive meanwhile.
 
-After an interruption it resumes or raises. Of a group, what was buffered is dropped and comes again to whoever is there; a
-subscription without a group goes on after the last message that it received. An ack for a message of an earlier
+After an interruption it resumes or raises. What was buffered is dropped: of a group it comes again to whoever is there, and
+a subscription without a group goes on after the last message that it handed out. An ack for a message of an earlier
 connection is not sent: the message's lease ended with that connection.
 """
 
@@ -364,7 +364,7 @@ class Subscription:
             if self._leased:
                 self._held[id(run)] = run
             if self._options["group"] is None:
-                self._positions[run.topic] = run.offsets[-1] + 1
+                self._positions[run.topic] = max(run.offsets[-1] + 1, self._positions.get(run.topic, 0))
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -374,9 +374,17 @@ class Subscription:
         self._epoch += 1
         self._held.clear()
         self._dirty.clear()
-        if self._options["group"] is not None:
-            self._queue.clear()
-            self._current = None
+        if self._options["group"] is None:
+            self._step_back()
+        self._queue.clear()
+        self._current = None
+
+    def _step_back(self) -> None:
+        """Resume with the first message that was not handed out: what is buffered is dropped, so that it cannot pile up."""
+        for run in reversed(self._queue):
+            self._positions[run.topic] = run.offsets[0]
+        if self._current is not None and self._index < self._end:
+            self._positions[self._current.topic] = self._current.offsets[self._index]
 
     def resume(self) -> None:
         """There is a new connection: subscribe again, from where this one stands."""
