@@ -42,11 +42,12 @@ async def test_chunks_are_streamed_and_trailers_follow_both_ways():
         assert backend.requests[0].trailers == [("x-checksum", "6")]
 
 
-async def test_an_early_answer_reaches_a_client_that_is_still_sending():
+@pytest.mark.parametrize("sent", [1000, 20_000_000])
+async def test_an_early_answer_reaches_a_client_that_is_still_sending(sent: int):
     """A 413 while the upload runs: the answer must arrive, whole, and the upload must stop (RFC 9112 §9.5)."""
     refusal = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig"
     async with Backend(at_head=refusal) as backend, proxy(backend) as server, Client(server) as client:
-        client.send(POST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1000)
+        client.send(POST + b"Content-Length: 100000000\r\n\r\n" + b"x" * sent)
         got = answers(await client.all(), "POST")
         assert [(one.status, one.body, one.whole) for one in got] == [(413, b"big", True)]
         assert got[0].headers["connection"] == "close"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 import struct
@@ -274,7 +275,7 @@ class Client:
             try:
                 while data := await self.reader.read(65536):
                     self.raw += data
-            except (ConnectionResetError, ssl.SSLError):
+            except (ConnectionError, ssl.SSLError):
                 self.reset = True
         return self.raw
 
@@ -295,3 +296,35 @@ async def proxy(backend: Backend, *, upstream: dict[str, Any] | None = None, **s
     handler = Upstream(backend.url, **({"timeout": 5.0} | (upstream or {})))
     async with Server(handler, "127.0.0.1:0", **settings) as server:
         yield server
+
+
+class JumpLoop(asyncio.SelectorEventLoop):
+    """A loop whose time jumps when it is told to: minutes of timeouts in milliseconds, on real sockets."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+async def jump(seconds: float) -> None:
+    """Let ``seconds`` pass, with a sweep of the deadlines at the end of them."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpLoop)
+    loop.ahead += seconds
+    for _ in range(6):
+        await asyncio.sleep(0)
+    loop.ahead += 0.3  # one sweep
+    for _ in range(6):
+        await asyncio.sleep(0)
+
+
+def jumping(function: Callable[..., Any]) -> Callable[..., None]:
+    """Run an async test on a ``JumpLoop``."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=JumpLoop) as runner:
+            runner.run(function(*args, **kwargs))
+
+    return run

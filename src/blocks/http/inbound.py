@@ -36,7 +36,7 @@ _WRITE_BUFFER = (
 )  # bytes a client may leave unread before the other side pauses (measured: more brings nothing)
 _PIPELINE = 64 * 1024  # bytes of later requests that may wait behind the one being answered
 _DRAIN = 64 * 1024  # bytes of an unread request body that are worth reading to keep the connection
-_LINGER = 1024 * 1024  # bytes that a refused client may go on sending before it is cut
+_LINGER = 1024 * 1024  # bytes that a refused client may go on sending before nobody reads them
 
 
 class Inbound(Driver, asyncio.Protocol):
@@ -118,7 +118,7 @@ class Inbound(Driver, asyncio.Protocol):
         elif state == LINGER:
             self._linger -= len(data)
             if self._linger < 0:
-                self.transport.abort()
+                self.stop_reading()  # to cut it now would take the answer away unread
         elif self._tunnel is not None:
             self.touch()
             self._tunnel.write(data)

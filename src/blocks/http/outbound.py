@@ -125,9 +125,18 @@ class Outbound(asyncio.Protocol):
         self._awaiting = False
         upload = self._upload
         if upload is not None:
+            self._wait()
             upload.pour(self)
             if self._blocked:
                 upload.pause()
+
+    def _wait(self) -> None:
+        """The upstream's silence counts from now on, but not while it is the client who has to send."""
+        assert self._request is not None
+        until = self._request.deadline
+        if self._upload is None or self._blocked:
+            until = min(self._loop.time() + self.timeout, until)
+        self.deadline = until
 
     # -- the request body's sink
 
@@ -136,10 +145,6 @@ class Outbound(asyncio.Protocol):
         transport = self._transport
         if self._upload is None or transport is None or transport.is_closing():
             return
-        if self._exchange is not None:
-            self.deadline = min(
-                self._loop.time() + self.timeout, self._request.deadline if self._request is not None else inf
-            )
         if self._chunked:
             if len(data) <= _COPY:
                 transport.write(chunk(data))
@@ -161,6 +166,8 @@ class Outbound(asyncio.Protocol):
         self._upload = None
         if self.closing:
             return
+        if self._exchange is not None:
+            self._wait()
         if self._chunked:
             assert self._transport is not None
             self._transport.write(last_chunk(trailers.section if trailers is not None else None))
@@ -251,9 +258,8 @@ class Outbound(asyncio.Protocol):
                 self._respond(event)
                 return
             self._interim(event)
-        self.deadline = min(
-            self._loop.time() + self.timeout, self._request.deadline if self._request is not None else inf
-        )
+        if not self._awaiting:
+            self._wait()
 
     def _interim(self, head: ResponseHead) -> None:
         """100 lets the body go; the others (103, RFC 8297) go on to a client that can take them (RFC 9110 §15.2)."""
@@ -366,7 +372,7 @@ class Outbound(asyncio.Protocol):
         self._pool.lost(self)
         self._blocked = False
         if self._exchange is not None:
-            untouched = not self.reader.buffered
+            untouched = self.reader.silent
             reused = self.uses > 1
             reason = "reset-before-answer" if exc is not None else "closed-before-answer"
             again = Again.REUSED if untouched and reused else Again.NEVER
@@ -392,19 +398,22 @@ class Outbound(asyncio.Protocol):
         """The upstream does not keep up with the request's body."""
         self._blocked = True
         if self._upload is not None:
+            if self._exchange is not None:
+                self._wait()
             self._upload.pause()
 
     def resume_writing(self) -> None:
         """The upstream has caught up."""
         self._blocked = False
         if self._upload is not None:
+            if self._exchange is not None:
+                self._wait()
             self._upload.resume()
 
     def expire(self, now: float) -> None:
         """A deadline has passed."""
         self.deadline = inf
         if self._awaiting:
-            self.deadline = now + self.timeout
             self._pour()
         elif self._exchange is None and self._download is None:
             self.close()

@@ -104,7 +104,12 @@ class Pool:
         Raises ``UpstreamFault`` or ``UpstreamTimeout``; nothing was sent then, so a retry is always safe.
         """
         # In a task of its own: a timeout needs one, and the caller may be driven without.
-        return await self.loop.create_task(self._connect(deadline))
+        connection = await self.loop.create_task(self._connect(deadline))
+        if connection.closing:
+            raise UpstreamFault(
+                "the upstream closed the connection at once", reason="closed-on-connect", again=Again.UNSENT
+            )
+        return connection
 
     async def _connect(self, deadline: float) -> Outbound:
         self.connects += 1
@@ -129,18 +134,20 @@ class Pool:
 
     def opened(self, connection: Outbound) -> None:
         """A connection stands."""
+        connection.deadline = self.loop.time() + self._idle  # whoever wanted it may have gone
         self._open.add(connection)
         self._sweeper.add(connection)
+        if self.closed:
+            connection.close()
 
     def lost(self, connection: Outbound) -> None:
         """A connection is gone."""
         self._open.discard(connection)
         self._sweeper.discard(connection)
-        if connection.deadline != inf:
-            try:
-                self._free.remove(connection)
-            except ValueError:
-                pass
+        try:
+            self._free.remove(connection)
+        except ValueError:
+            pass
         self._all_gone()
 
     def became_tunnel(self, connection: Outbound, tunnel: OutboundTunnel) -> None:

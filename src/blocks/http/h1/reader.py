@@ -337,6 +337,11 @@ class ResponseReader(Reader[ResponseHead]):
         self._line = b""
         self._last: ResponseHead | None = None  # the head of that line and the block of last time, when a length framed its body
 
+    @property
+    def silent(self) -> bool:
+        """No byte of the present response has come, no interim response either."""
+        return not self._buffer and not self._interim
+
     def _repeated(self, line: bytes, facts: Facts) -> ResponseHead:
         last = self._last
         if last is not None and last.facts is facts and line == self._line and self.method != "HEAD":
