@@ -7,6 +7,7 @@ import pytest
 from blocks.core.clock import FakeClock
 from blocks.core.errors import ClientFault, ConfigError, UpstreamTimeout
 from blocks.core.metrics import Metrics
+from blocks.core.status import Status
 from blocks.gateway import Gateway, Versions, context_of, route
 from blocks.http.body import Stream
 from blocks.http.handler import running
@@ -231,3 +232,18 @@ async def test_default_options_hold_for_routes_that_say_nothing_else() -> None:
 async def test_a_request_from_no_gateway_has_no_context() -> None:
     with pytest.raises(LookupError):
         context_of(Request("GET", "/"))
+
+
+async def test_one_dead_service_does_not_take_the_others_away() -> None:
+    class Service:
+        def __init__(self, status: Status) -> None:
+            self.status = status
+
+        async def __call__(self, request: Request) -> Response:
+            return Response(999)
+
+    up, down = Service(Status.OPEN), Service(Status.CLOSED)
+    assert Gateway([route("/a", up), route("/b", up)]).status is Status.OPEN
+    assert Gateway([route("/a", up), route("/b", down)]).status is Status.BUSY
+    assert Gateway([route("/a", down), route("/b", down)]).status is Status.CLOSED
+    assert (await ask(Gateway([route("/", up)]))).status == 999

@@ -74,7 +74,10 @@ def gateway(ctx: click.Context, serving: Serving, config: Path | None) -> None:
     from .front import Front
 
     if serving.workers > 1:
-        _load(path)  # every worker will read it: what is wrong with it is said once
+        loaded = _load(path)  # every worker will read it: what is wrong with it is said once
+        if any(rule.limit.store == "memory" for rule in loaded.snapshot.rules()):
+            told = f"each of the {serving.workers} workers counts limits of store = 'memory' by itself; redis counts for all"
+            click.echo(f"blocks: warning: {told}", err=True)
 
     def build() -> Front:
         try:

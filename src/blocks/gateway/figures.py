@@ -17,7 +17,7 @@ class Figures:
     __slots__ = ("classes", "durations", "refused", "refused_by")
 
     def __init__(self) -> None:
-        self.classes = [0, 0, 0, 0, 0, 0]
+        self.classes = [0] * 10  # a service may answer anything of three digits
         self.durations = Histogram()
         self.refused = 0
         self.refused_by: dict[str, int] = {}

@@ -38,6 +38,7 @@ class Front:
         self._handler = chain(trace_context(), to=self.gateway)
         self._task: asyncio.Task[Judgement] | None = None
         self._started = False
+        self._again = False
         self.last_error = ""
 
     @property
@@ -79,10 +80,22 @@ class Front:
         return failure
 
     def reload(self) -> None:
-        """Begin to read the file again (SIGHUP). What is wrong with it is an event, and nothing changes."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self.apply())
-            self._task.add_done_callback(_seen)
+        """Begin to read the file again (SIGHUP). What is wrong with it is an event, and nothing changes.
+
+        While a trial runs, any number of calls is one more reading after it: a storm of signals is two trials, not a queue of them.
+        """
+        if self._task is not None and not self._task.done():
+            self._again = True
+            return
+        self._again = False
+        self._task = asyncio.get_running_loop().create_task(self.apply())
+        self._task.add_done_callback(self._reloaded)
+
+    def _reloaded(self, task: asyncio.Task[Judgement]) -> None:
+        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), ConfigError):
+            events().error("reload_failed", error=str(task.exception()))
+        if self._again and self._started:
+            self.reload()
 
     async def apply(self, *, share: float | None = None) -> Judgement:
         """Read the file again and try it; returns when it was promoted or rolled back. Raises ``ConfigErrors``: nothing has changed.
@@ -110,12 +123,6 @@ class Front:
                 await old.__aexit__()
                 await alerts.__aenter__()
         return judgement
-
-
-def _seen(task: asyncio.Task[Judgement]) -> None:
-    """A reload that failed was told as an event already."""
-    if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), ConfigError):
-        events().error("reload_failed", error=str(task.exception()))
 
 
 def _tell(event: str, fields: dict[str, Any]) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ClientGone, Failure
 from blocks.core.metrics import Reading
+from blocks.core.status import Status, best, worst
 from blocks.http.body import Stream
 from blocks.http.h1.writer import phrase
-from blocks.http.handler import Handler
+from blocks.http.handler import Handler, status_of
 from blocks.http.message import Request, Response
 
 from .address import Addresses
@@ -102,6 +103,13 @@ class Gateway:
     def parts(self) -> tuple[object, ...]:
         """What the gateway stands on, for ``running``, health and the topology."""
         return self.snapshot.parts
+
+    @property
+    def status(self) -> Status:
+        """CLOSED when no route's service takes work, BUSY when some do not: one dead service must not take the others away."""
+        handlers = {id(lane.route.handler): lane.route.handler for lane in self.snapshot.lanes.values()}
+        found = [status_of(handler) for handler in handlers.values()]
+        return worst(found) if best(found) is Status.CLOSED else max(worst(found), Status.BUSY)
 
     def readings(self) -> Iterable[Reading]:
         """The gateway's figures, for ``/metrics``."""

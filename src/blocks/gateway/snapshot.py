@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from blocks.core.errors import ConfigError
 from blocks.http.handler import bind
@@ -18,6 +18,9 @@ from .routes.template import Template
 from .site import Site
 from .steps import Plan, Step, build_steps
 from .versions import Vary, Versions
+
+if TYPE_CHECKING:
+    from .limits.compiled import Rule
 
 OnError = Callable[[int, ConfigError], None]
 
@@ -83,6 +86,12 @@ class Snapshot:
             for part in (*lane.plan.parts, lane.route.handler):
                 found.setdefault(id(part), part)
         return tuple(found.values())
+
+    def rules(self) -> Iterator[Rule]:
+        """The limits of all routes."""
+        for lane in self.lanes.values():
+            for step in lane.plan.steps:
+                yield from getattr(step, "rules", ())
 
     @property
     def direct(self) -> bool:

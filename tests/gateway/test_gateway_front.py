@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from blocks.gateway.config.complaint import ConfigErrors
+from blocks.gateway.front import Front
+from blocks.http.handler import running
+from blocks.http.message import Request
+
+TEXT = '[change]\nshare = 1\n[[routes]]\npath = "/"\nname = "all"\nlimit = "100/h"\nrespond = { body = "BODY" }\n'
+
+
+def write(path: Path, body: str) -> None:
+    path.write_text(TEXT.replace("BODY", body))
+
+
+async def body(front: Front) -> bytes:
+    return bytes((await front(Request("GET", "/", {"host": "a"}))).body)
+
+
+async def settled(front: Front) -> None:
+    for _ in range(1000):
+        await asyncio.sleep(0.005)
+        if front._task is not None and front._task.done() and not front._again:
+            return
+    raise AssertionError("the reload did not end")
+
+
+async def test_a_reload_swaps_and_a_wrong_file_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "g.toml"
+    write(path, "one")
+    front = Front(path)
+    async with running(front):
+        assert await body(front) == b"one"
+        write(path, "two")
+        front.reload()
+        await settled(front)
+        assert await body(front) == b"two"
+        path.write_text("junk = 1\n")  # a test
+        front.reload()
+        await settled(front)
+        assert await body(front) == b"two"
+        assert "unknown key 'junk'" in front.last_error
+        with pytest.raises(ConfigErrors):
+            await front.apply()
+        write(path, "three")
+        await front.apply()
+        assert front.last_error == ""
+        response = await front(Request("GET", "/", {"host": "a"}))
+        assert '"default";r=96' in response.headers["ratelimit"], "the limit has counted through all of it"
+
+
+async def test_a_storm_of_reloads_ends_with_the_last_file(tmp_path: Path) -> None:
+    path = tmp_path / "g.toml"
+    write(path, "0")
+    front = Front(path)
+    async with running(front):
+        for number in range(1, 30):
+            write(path, str(number))
+            front.reload()
+            assert await body(front) != b""
+            await asyncio.sleep(0)
+        await settled(front)
+        assert await body(front) == b"29"
+        assert len(front.changes.history) <= 6
+
+
+async def test_every_request_carries_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "g.toml"
+    write(path, "x")
+    front = Front(path)
+    async with running(front):
+        request = Request("GET", "/", {"host": "a"})
+        await front(request)
+        assert "traceparent" in request.headers
+
+
+def test_wrong_rules_of_change_and_alerts_are_told_with_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "g.toml"
+    for table in ("[change]\nshare = 7\n", '[[alerts]]\nname = "x"\nwhen = "sad"\nabove = 1\n'):
+        path.write_text(TEXT.replace("[change]\nshare = 1\n", "") + table)
+        with pytest.raises(ConfigErrors) as caught:
+            Front(path)
+        assert caught.value.complaints[0].at[0] in ("change", "alerts")
