@@ -11,8 +11,8 @@ import threading
 from queue import SimpleQueue
 
 from .engine import Chores, Engine
+from .log.commit import Commit, Segment
 from .log.disk import Disk, replace_whole
-from .log.log import Commit, Segment
 from .log.recovery import KEPT_SNAPSHOTS
 
 LINGER = 0.02  # seconds; a crash in between brings back at most what was acked in them

@@ -18,7 +18,8 @@ from .deadletters import DeadLetters
 from .draft import Draft
 from .errors import BrokerError, Closed, DiskFailed, DiskFull
 from .intake import Done, Intake
-from .log.log import Commit, DamagedBatch, Log, Segment
+from .log.commit import Commit, Segment
+from .log.log import DamagedBatch, Log
 from .log.recovery import Recovered, encode_snapshot
 from .message import Limits, Publication, Receipts, SubscribeOptions, TopicOptions
 from .producers import Producers

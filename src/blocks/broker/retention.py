@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .errors import BrokerError
 from .log.batch import BadBatch
 from .log.cleaner import Keep, drop_markers, last_values, remove, rewrite
+from .log.commit import Segment
 from .log.disk import Disk, MemoryDisk
-from .log.log import Segment
 
 if TYPE_CHECKING:
     from .engine import Engine

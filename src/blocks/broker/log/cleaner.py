@@ -11,9 +11,9 @@ from random import Random
 from typing import NamedTuple
 
 from .batch import Batch, Section, check, decode, encode
+from .commit import Segment
 from .disk import Disk, read_whole, replace_whole
 from .index import Index
-from .log import Segment
 from .recovery import index_name, removed_name
 from .segment import HEADER_SIZE, REWRITTEN, SegmentHeader
 

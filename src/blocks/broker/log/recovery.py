@@ -16,9 +16,10 @@ import msgpack
 from blocks.broker.errors import Damaged
 
 from .batch import Batch, decode, encode
+from .commit import Segment
 from .disk import Disk, read_whole, replace_whole
 from .index import Index, decode_index
-from .log import CACHE_BYTES, SEGMENT_BYTES, Log, Segment
+from .log import CACHE_BYTES, SEGMENT_BYTES, Log
 from .segment import HEADER_SIZE, REWRITTEN, Scan, SegmentHeader, WrongVersion, decode_header, scan
 
 CLEAN = "clean"

@@ -8,7 +8,8 @@ from zlib import crc32
 
 from blocks.broker.errors import BrokerError, Damaged
 
-from .batch import HEADER, BadBatch, check
+from .batch import HEADER, MAX_BODY, BadBatch, check
+from .batch import HEADER_SIZE as BATCH_HEADER
 
 MAGIC = b"BLKLOG"
 VERSION = 1
@@ -107,13 +108,18 @@ def scan(data: bytes | memoryview, header: SegmentHeader) -> Scan:
     batches: list[tuple[int, int]] = []
     position, expected = HEADER_SIZE, header.first
     dense = not header.flags & REWRITTEN
-    while position < len(data):
-        length = _whole(data, position, header, expected, dense)
-        if not length:
+    view = memoryview(data)
+    mark, seed, size = header.mark, header.seed, len(data)
+    while position + BATCH_HEADER <= size:  # a tight loop: small batches make it the price of a start
+        found, checksum, length, number, _, _, count, meta, attributes = HEADER.unpack_from(data, position)
+        end = position + BATCH_HEADER + length
+        if found != mark or not 0 < length <= MAX_BODY or end > size or attributes or meta + 4 * count > length:
             break
-        batches.append((position, length))
-        expected = HEADER.unpack_from(data, position)[3] + 1
-        position += length
+        if (number != expected if dense else number < expected) or crc32(view[position + 8 : end], seed) != checksum:
+            break
+        batches.append((position, end - position))
+        expected = number + 1
+        position = end
     if position >= len(data):
         return Scan(batches, position, 0, [])
     return _after_bad(data, header, batches, position, expected)
