@@ -19,13 +19,16 @@ _PATIENCE = aiohttp.ClientTimeout(total=30)
 _BODY = 1024 * 1024  # bytes of a request that is passed on
 
 
-async def fan_out(serving: Serving, workers: Sequence[str], ready: Callable[[dict[str, Any]], None]) -> int:
-    """Serve the admin API until SIGTERM. ``workers`` are the paths of their sockets."""
+async def fan_out(
+    serving: Serving, workers: Sequence[str], ready: Callable[[dict[str, Any]], None], lifeline: int
+) -> int:
+    """Serve the admin API until SIGTERM, or until ``lifeline`` shows that the parent is gone. ``workers`` are their sockets' paths."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    loop.add_reader(lifeline, stopping.set)
     assert serving.admin is not None
     sessions = [aiohttp.ClientSession(connector=aiohttp.UnixConnector(path), timeout=_PATIENCE) for path in workers]
     app = web.Application(middlewares=[guard(admin_token(serving))], client_max_size=_BODY)

@@ -119,14 +119,22 @@ async def work(
     addresses: Sequence[str] | None = None,
     sockets: Sequence[socket.socket] = (),
     shared: bool = False,
+    lifeline: int | None = None,
 ) -> int:
-    """One worker's life; the exit code. ``addresses`` and ``sockets`` replace ``serving.listen`` when ports are ``shared``."""
+    """One worker's life; the exit code. ``addresses`` and ``sockets`` replace ``serving.listen`` when ports are ``shared``.
+
+    When ``lifeline``, a pipe that the parent holds the other end of, comes to its end, the parent is gone and the worker leaves, too.
+    """
     loop = asyncio.get_running_loop()
     stopping, hurry = asyncio.Event(), asyncio.Event()
     reloads: list[Callable[[], None]] = []
 
     def on_stop() -> None:
         (hurry if stopping.is_set() else stopping).set()
+
+    def on_orphaned(pipe: int) -> None:
+        loop.remove_reader(pipe)
+        on_stop()
 
     def on_reload() -> None:
         for reload in reloads:
@@ -139,6 +147,8 @@ async def work(
         for number, act in ((signal.SIGTERM, on_stop), (signal.SIGINT, on_stop), (signal.SIGHUP, on_reload)):
             loop.add_signal_handler(number, act)
             stack.callback(loop.remove_signal_handler, number)
+        if lifeline is not None:
+            loop.add_reader(lifeline, on_orphaned, lifeline)
         certificates = _certificates(serving)
         if certificates is not None:
             reloads.append(certificates.reload)
@@ -176,7 +186,9 @@ async def work(
             admin.on_drain = on_stop
         gc.collect()
         gc.freeze()
-        threading.Thread(target=import_module, args=("structlog",), daemon=True).start()  # or the first event would hold the loop up
+        threading.Thread(
+            target=import_module, args=("structlog",), daemon=True
+        ).start()  # or the first event would hold the loop up
         ready(ready_line(block, server.addresses, certificates is not None, bound, serving.workers))
         await stopping.wait()
         return await _drain(server, hurry)

@@ -50,6 +50,7 @@ class _Supervisor:
         self._addresses: list[str] = []
         self._children: dict[int, tuple[int, float]] = {}  # pid: (number, started at)
         self._backoffs = [Backoff(0.1, 10.0) for _ in range(serving.workers + 1)]
+        self._lifeline = os.pipe()  # its end is how a child learns that the parent was killed
         self._due: list[tuple[float, int]] = []  # (when, number) of children to start again
         self._folder = tempfile.mkdtemp(prefix="blocks-")
         self._code = FINE
@@ -70,8 +71,8 @@ class _Supervisor:
             return self._code
         finally:
             signal.set_wakeup_fd(-1)
-            os.close(reading)
-            os.close(writing)
+            for end in (reading, writing, *self._lifeline):
+                os.close(end)
             for held in (*self._held, *self._shared):
                 held.close()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -163,6 +164,7 @@ class _Supervisor:
             signal.set_wakeup_fd(-1)
             for name in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(name, signal.SIG_DFL)
+            os.close(self._lifeline[1])
 
             def ready(line: dict[str, Any]) -> None:
                 os.write(writing, str(line.get("admin", "ready")).encode())
@@ -171,7 +173,9 @@ class _Supervisor:
             if number == self._serving.workers:
                 from .fanout import fan_out
 
-                code = run_loop(fan_out(self._serving, [self._admin_path(n) for n in range(number)], ready))
+                code = run_loop(
+                    fan_out(self._serving, [self._admin_path(n) for n in range(number)], ready, self._lifeline[0])
+                )
             else:
                 code = run_loop(self._work(number, ready))
         except BaseException as error:
@@ -194,6 +198,7 @@ class _Supervisor:
             addresses=self._addresses,
             sockets=self._shared,
             shared=True,
+            lifeline=self._lifeline[0],
         )
 
     def _reap(self) -> None:
