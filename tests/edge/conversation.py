@@ -62,11 +62,21 @@ class Stage:
         self.clock = FakeClock()
         self.turn: Turn | None = None
         self.asked: list[Request] = []
-        self.edge = Edge(self.origin, "8MiB", profile=self.profile, clock=self.clock, random=Random(7), **{"ttl_jitter": 0, **self.options})
+        self.edge = Edge(
+            self.origin,
+            "8MiB",
+            profile=self.profile,
+            clock=self.clock,
+            random=Random(7),
+            **{"ttl_jitter": 0, **self.options},
+        )
 
     def dated(self, fields: Fields) -> list[tuple[str, str]]:
         """Fields whose value is a number hold the date that many seconds from now."""
-        return [(name, format_date(self.clock.wall() + value).decode() if isinstance(value, int) else value) for name, value in fields]
+        return [
+            (name, format_date(self.clock.wall() + value).decode() if isinstance(value, int) else value)
+            for name, value in fields
+        ]
 
     async def origin(self, request: Request) -> Response:
         turn = self.turn

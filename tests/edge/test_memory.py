@@ -17,7 +17,11 @@ def entry(key: str, size: int = 500) -> Entry:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["put", "get", "remove"]), st.integers(0, 30), st.integers(0, 2000)), max_size=300))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["put", "get", "remove"]), st.integers(0, 30), st.integers(0, 2000)), max_size=300
+    )
+)
 def test_bytes_are_counted_and_bounded_whatever_is_done(actions: list[tuple[str, int, int]]) -> None:
     gone: list[Entry] = []
     store = MemoryStore(60_000, gone.append)

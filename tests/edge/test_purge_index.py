@@ -22,7 +22,9 @@ keys = st.builds(
     keys,
     st.integers(0, 20),
 )
-def test_every_purge_finds_what_it_means(added: list[tuple[str, set[str]]], removed: list[int], asked: str, cut: int) -> None:
+def test_every_purge_finds_what_it_means(
+    added: list[tuple[str, set[str]]], removed: list[int], asked: str, cut: int
+) -> None:
     index = PurgeIndex()
     known: dict[str, tuple[str, ...]] = {}
     for key, tags in added:
