@@ -11,7 +11,7 @@ from blocks.core.errors import ConfigError
 from blocks.core.quantities import size
 from blocks.gateway.context import Context
 from blocks.gateway.problem import problem
-from blocks.http.body import Stream
+from blocks.http.body import Stream, TooLarge
 from blocks.http.message import Request, Response
 
 from .body import MAX_BODY, MAX_DEPTH, BadBody, decode, is_json
@@ -207,7 +207,10 @@ class Validate:
         return self._response if 200 <= response.status < 300 else None
 
     async def _when_answered(self, response: Response, schema: Schema, context: Context) -> Response:
-        await response.read(self._limit)
+        try:
+            await response.read(self._limit)
+        except TooLarge:
+            return problem(502, "Bad Gateway", "the service's answer is too large to be validated", reason="too-large")
         return self._judged(response, schema, context)
 
     def _judged(self, response: Response, schema: Schema, context: Context) -> Response:
