@@ -28,7 +28,7 @@ from .options import Serving
 from .server import CannotBind, Server, parse_address
 
 if TYPE_CHECKING:
-    from .process import Extend
+    from .worker import Extend
 
 SERVER: web.AppKey[Server] = web.AppKey("server", Server)
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)

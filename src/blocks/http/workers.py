@@ -25,8 +25,9 @@ from blocks.core.logging import events
 
 from .handler import Handler
 from .options import Serving
-from .process import FAILURE, FINE, Extend, announce, ready_line, run_loop, work
+from .process import announce, run_loop
 from .server import BACKLOG, CannotBind, parse_address
+from .worker import FAILURE, FINE, Extend, Place, Worker, ready_line
 
 _READY_WITHIN = 30.0  # seconds for a worker to become ready
 _STEADY = 10.0  # seconds after which a worker that dies is replaced at once again
@@ -189,17 +190,8 @@ class _Supervisor:
         serving = self._serving
         if serving.admin is not None:
             serving = replace(serving, admin=f"unix:{self._admin_path(number)}", admin_token_file=None)
-        return work(
-            self._block,
-            self._build,
-            serving,
-            self._extend,
-            ready,
-            addresses=self._addresses,
-            sockets=self._shared,
-            shared=True,
-            lifeline=self._lifeline[0],
-        )
+        place = Place(self._addresses, self._shared, self._lifeline[0])
+        return Worker(self._block, self._build, serving, self._extend, ready, place).run()
 
     def _reap(self) -> None:
         """Note who has died; a child that was not told to is replaced, ever more slowly if it keeps dying."""
