@@ -69,7 +69,12 @@ def parse_date(value: bytes, now: float) -> int | None:
 
 def format_date(when: float) -> bytes:
     """``Sun, 06 Nov 1994 08:49:37 GMT`` of a wall time in seconds."""
-    days, rest = divmod(int(when), 86400)
+    return _formatted(int(when))
+
+
+@lru_cache(maxsize=16)
+def _formatted(when: int) -> bytes:
+    days, rest = divmod(when, 86400)
     shifted = days + 719468
     era, of_era = divmod(shifted, 146097)
     year_of_era = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365

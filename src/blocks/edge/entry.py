@@ -6,7 +6,6 @@ A store that outlives the process turns them into an age and a wall time (``snap
 
 from __future__ import annotations
 
-import re
 from typing import Any, Protocol
 
 from blocks.http.body import Stream
@@ -168,8 +167,11 @@ class Entry:
 
     def find(self, name: bytes) -> bytes | None:
         """The first line of a lower-case field name, without building the section."""
-        match = re.search(rb"(?:^|\r\n)" + re.escape(wire_name(name)) + rb"([^\r\n]*)", self.wire)
-        return match[1] if match else None
+        wire, line = self.wire, wire_name(name)
+        start = 0 if wire.startswith(line) else wire.find(b"\r\n" + line) + 2
+        if start == 1:
+            return None
+        return wire[start + len(line) : wire.find(b"\r\n", start)]
 
     def age(self, now: float) -> float:
         """Seconds since the origin made or validated it (RFC 9111 §4.2.3); ``now`` is monotonic."""

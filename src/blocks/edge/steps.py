@@ -25,7 +25,7 @@ from blocks.http.message import Headers, Response, Section
 from . import cache_status
 from .collapse import Abandoned, Flight
 from .deliver import answer, lines_for, partial_response, unsatisfiable
-from .entry import PARTIAL, PASS, TRANSFORM, Entry
+from .entry import PARTIAL, PASS, TRANSFORM, Entry, Kept
 from .fill import Fill
 from .freshness import is_fresh, may_revalidate_behind, may_serve_on_error
 from .invalidation import invalidated_tags, invalidated_urls, invalidates, same_origin
@@ -282,7 +282,10 @@ async def _first_answer(edge: Edge, visit: Visit, entry: Entry, response: Respon
         return _counted(
             edge, answer(visit.section, visit.request.method, entry, fields, edge.clock.wall(), edge.random)
         )
-    response.headers.replace((), [(b"cache-status", status.encode("latin-1"))])
+    if entry.wire is response.headers.section.wire:
+        response.headers.section = Kept(b"%bCache-Status: %b\r\n" % (entry.wire, status.encode("latin-1")))
+    else:
+        response.headers.replace((), [(b"cache-status", status.encode("latin-1"))])
     return _counted(edge, response)
 
 

@@ -33,6 +33,8 @@ SPILL = 1024 * 1024  # from here a body goes into the second tier as it comes
 PASS_FOR = (
     120.0  # seconds that requests for what was not storable do not wait for each other (Varnish: hit-for-miss, 120 s)
 )
+_CHANGED = NEVER_STORED | {b"age"}  # without these a section is stored as its field lines are
+_SEARCH = b"No-Vary-Search: "
 FOREVER = 10.0 * 365 * 86400
 
 
@@ -53,11 +55,12 @@ def keep(
     if refused or names is None:
         return None, refused or "vary"
     key = visit.key if key is None else key
-    pairs = stored_pairs(section.pairs, verdict.omit, wall)
     coded = edge.coder is not None and edge.coder.applies(section, status)
-    if edge.coder is not None and coded:
-        pairs = edge.coder.plain(pairs)
-    wire = wire_of(pairs)
+    if not coded and not verdict.omit and section.has_date and _CHANGED.isdisjoint(section.index):
+        wire = section.wire
+    else:
+        pairs = stored_pairs(section.pairs, verdict.omit, wall)
+        wire = wire_of(edge.coder.plain(pairs) if edge.coder is not None and coded else pairs)
     if len(wire) > LONGEST_FIELDS:
         return None, "fields-too-long"
     entry = Entry(
@@ -185,7 +188,7 @@ def commit(edge: Edge, key: str, entry: Entry, request: Section, *, spilled: boo
     edge.counts.stored += 1
     if edge.store is not None and not spilled and isinstance(entry.body, bytes):
         edge.store.save(entry)
-    rule = entry.find(b"no-vary-search")
+    rule = entry.find(b"no-vary-search") if _SEARCH in entry.wire else None
     variance = parse_no_vary_search(rule) if rule is not None else None
     if variance is not None and entry.status == 200:
         edge.library.remember_search(key, variance)
@@ -216,7 +219,13 @@ def _mark(edge: Edge, key: str, entry: Entry) -> None:
 
 def pass_by(edge: Edge, visit: Visit, status: int) -> None:
     """Note that this resource was not storable, so that those who ask next do not wait for each other in vain."""
-    if status == 206 or status not in UNDERSTOOD or status >= 500 or visit.asked.no_store or visit.asked.method != "GET":
+    if (
+        status == 206
+        or status not in UNDERSTOOD
+        or status >= 500
+        or visit.asked.no_store
+        or visit.asked.method != "GET"
+    ):
         return
     known = edge.memory.entries.get(visit.key)
     if known is None or known.flags & PASS:
