@@ -15,8 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from blocks.broker import Broker
+from blocks.broker.message import Publication, SubscribeOptions
 
 
 def rss() -> float:
@@ -61,13 +63,10 @@ async def drain(broker: Broker, topic: str, group: str, total: int) -> None:
 
 
 async def replay(broker: Broker, topic: str, total: int) -> None:
-    from blocks.broker.message import SubscribeOptions
+    class Idle(Worker):
+        def ready(self, subscription: Any) -> None: ...
 
-    class Taker:
-        def ready(self, subscription: object) -> None: ...
-        def ended(self, subscription: object, error: Exception) -> None: ...
-
-    subscription = broker.engine.subscribe(SubscribeOptions(topic, start="earliest", ack=False), Taker())
+    subscription = broker.engine.subscribe(SubscribeOptions(topic, start="earliest", ack=False), Idle())
     count = 0
     while count < total:
         count += sum(len(run) for run in subscription.take(1000, 1 << 20))
@@ -155,13 +154,104 @@ async def backlog(total: int, batch: int) -> None:
         shutil.rmtree(path)
 
 
+class Worker:
+    """A member that takes all there is and acks it."""
+
+    def ready(self, subscription: Any) -> None:
+        while runs := subscription.take():
+            for run in runs:
+                subscription.ack(run.topic, run.offsets, run.token)
+
+    def ended(self, subscription: Any, error: Exception) -> None: ...
+
+
+async def frames(broker: Broker, publications: list[Publication]) -> None:
+    """Hand over all, four at a time in one tick, and wait for the receipts."""
+    left = len(publications)
+    finished = asyncio.Event()
+
+    def done(receipts: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            finished.set()
+
+    for number, publication in enumerate(publications):
+        broker.engine.publish(publication, done)
+        if number % 4 == 3:
+            await asyncio.sleep(0)
+    await finished.wait()
+
+
+async def by_topics(topics: int, total: int) -> None:
+    names = [f"t.{n % 100}.{n}" for n in range(topics)]
+    path = tempfile.mkdtemp(prefix="blocks-bench-")
+    try:
+        async with Broker(path) as broker:
+            await frames(
+                broker,
+                [
+                    Publication("", [b"x"] * 500, topics=[names[(n + m) % topics] for m in range(500)])
+                    for n in range(0, topics, 500)
+                ],
+            )
+            start = time.perf_counter()
+            spread = [[names[(n + m) % topics] for m in range(500)] for n in range(0, total, 500)]
+            await frames(broker, [Publication("", [b"x" * 100] * 500, topics=chosen) for chosen in spread])
+            rate = total / (time.perf_counter() - start)
+            waits = []
+            for number in range(200):
+                start = time.perf_counter()
+                await broker.publish(names[number % topics], b"x" * 100)
+                waits.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        async with Broker(path):
+            opened = time.perf_counter() - start
+        print(
+            f"| {topics:>7,} topics | {rate:>9,.0f}/s | {statistics.median(waits) * 1e3:6.2f} ms one in flight | opens in {opened:.2f} s |"
+        )
+    finally:
+        shutil.rmtree(path)
+
+
+async def by_groups(groups: int, total: int) -> None:
+    path = tempfile.mkdtemp(prefix="blocks-bench-")
+    try:
+        async with Broker(path) as broker:
+            for number in range(groups):
+                broker.engine.subscribe(SubscribeOptions("t", group=f"g{number}", start="earliest"), Worker())
+            start = time.perf_counter()
+            for _ in range(total // 1000):
+                await broker.publish_many("t", [b"x" * 100] * 1000)
+            await broker.flush()
+            seconds = time.perf_counter() - start
+        print(
+            f"| {groups:>7,} groups | {total / seconds:>9,.0f}/s published | {total * groups / seconds:>11,.0f}/s delivered and acked | |"
+        )
+    finally:
+        shutil.rmtree(path)
+
+
+async def growth() -> None:
+    for topics in (1, 10, 1000, 100_000):
+        await by_topics(topics, 100_000)
+    for groups in (1, 10, 100, 1000):
+        await by_groups(groups, 20_000 if groups < 1000 else 5_000)
+    for total in (10_000, 100_000, 1_000_000, 10_000_000):
+        command = [sys.executable, __file__, "--backlog", str(total)]  # a process each: memory is compared
+        await asyncio.to_thread(subprocess.run, command, check=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--backlog", type=int, default=0)
+    parser.add_argument("--growth", action="store_true")
     parser.add_argument("--batch", type=int, default=1000)
     options = parser.parse_args()
-    if options.backlog:
+    if options.growth:
+        asyncio.run(growth())
+    elif options.backlog:
         asyncio.run(backlog(options.backlog, options.batch))
     else:
         asyncio.run(main(options.quick))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -110,23 +111,16 @@ class Broker:
         if disk is None:
             disk = self._disk = MemoryDisk() if str(self.path) == ":memory:" else RealDisk(self.path)
         disk.lock()
+        collecting = gc.isenabled()
+        gc.disable()  # nothing of what is read is garbage: with 100,000 topics collecting costs three times the reading
         try:
-            recovered = Recovery(
-                disk, self._random, segment_bytes=self._segment_bytes, cache_bytes=self._cache_bytes
-            ).run()
-            engine = self._engine = Engine(
-                recovered,
-                self.clock,
-                self._random,
-                durability=self.durability,
-                limits=self.limits,
-                topic_options=self._topic_options,
-                arm=self._arm,
-                report=_report,
-            )
+            engine = self._engine = self._open(disk)
         except BaseException:
             disk.close()
             raise
+        finally:
+            if collecting:
+                gc.enable()
         interval = self._interval if self.durability == "interval" else None
         self._committer = Committer(engine, disk, inline=isinstance(disk, MemoryDisk), interval=interval)
         engine.wake = self._committer.wake
@@ -141,6 +135,19 @@ class Broker:
         except BaseException:
             await self.stop()
             raise
+
+    def _open(self, disk: Disk) -> Engine:
+        recovery = Recovery(disk, self._random, segment_bytes=self._segment_bytes, cache_bytes=self._cache_bytes)
+        return Engine(
+            recovery.run(),
+            self.clock,
+            self._random,
+            durability=self.durability,
+            limits=self.limits,
+            topic_options=self._topic_options,
+            arm=self._arm,
+            report=_report,
+        )
 
     async def _serve(self, listen: str) -> None:
         from .server import Server
