@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 
 from blocks.broker.client import connect
 from blocks.broker.errors import BadRequest, BadTopic, Closed, Fenced, LeaseLost, NotFound, TooLarge
+from blocks.broker.frames import Welcome
 from blocks.broker.message import Outgoing
+from blocks.broker.wire import Encoder
 from blocks.core.errors import ConfigError
 from broker.network import Net, serving, until, within
 
@@ -419,7 +422,7 @@ async def test_headers_that_are_larger_than_payloads_still_fit_into_frames(net: 
 
 async def test_many_refusals_fit_into_frames_too(net: Net) -> None:
     async with connect(net.url) as client:
-        work = [client.publish(f"no good {'x' * 200}", b"") for _ in range(20_000)]
+        work = [client.publish(f"no good {'x' * 200}", b"") for _ in range(9_000)]
         refused = await within(asyncio.gather(*work, return_exceptions=True))
         assert all(isinstance(one, BadTopic) for one in refused)
         assert client.reconnects == 0
@@ -427,8 +430,8 @@ async def test_many_refusals_fit_into_frames_too(net: Net) -> None:
 
 async def test_lists_come_page_by_page(net: Net) -> None:
     async with connect(net.url) as client:
-        await client.publish_batch([Outgoing(f"t.{n}", b"") for n in range(12_000)])
-        assert {row["topic"] for row in await client.topics("t.*")} == {f"t.{n}" for n in range(12_000)}
+        await client.publish_batch([Outgoing(f"t.{n}", b"") for n in range(5_500)])
+        assert {row["topic"] for row in await client.topics("t.*")} == {f"t.{n}" for n in range(5_500)}
 
 
 async def test_a_named_producer_that_starts_again_is_no_duplicate_of_itself(net: Net) -> None:
@@ -451,3 +454,51 @@ async def test_a_subscription_without_a_group_resumes_with_what_it_had_not_hande
         got += await take(messages, 7)
         assert [m.payload for m in got if m.topic == "t.a"] == [b"a%d" % n for n in range(10)]
         assert [m.payload for m in got if m.topic == "t.b"] == [b"b%d" % n for n in range(10)]
+
+
+async def _swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while await reader.read(65536):
+            pass
+    except ConnectionError:
+        pass
+    writer.close()
+
+
+async def test_a_broker_that_hangs_is_given_up_and_another_connection_is_made() -> None:
+    welcomed = 0
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal welcomed
+        welcomed += 1
+        await reader.read(10)
+        writer.write(Encoder().encode(Welcome(1, {"heartbeat": 0.05})))
+        await _swallow(reader, writer)
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect(f"blocks://127.0.0.1:{port}") as client:
+            task = asyncio.create_task(client.publish("t", b"x"))
+            await until(lambda: client.reconnects >= 1)
+            assert not task.done()
+            await client.close(0.0)
+            with pytest.raises(Closed):
+                await task
+    assert welcomed >= 2
+
+
+async def test_a_broker_that_talks_nonsense_is_left() -> None:
+    async def rave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(Encoder().encode(Welcome(1, {"heartbeat": "often", "message_bytes": -5})))
+        writer.write(random.Random(3).randbytes(1000))
+        await _swallow(reader, writer)
+
+    async with await asyncio.start_server(rave, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Closed):
+            async with (
+                connect(f"blocks://127.0.0.1:{port}", give_up_after=0.0) as client,
+                client.subscribe("t") as messages,
+            ):
+                await within(anext(messages))

@@ -205,6 +205,38 @@ async def test_odd_arguments_are_answered_and_do_no_harm(net: Net) -> None:
     await peer.close()
 
 
+async def test_odd_columns_are_answered_and_do_no_harm(net: Net) -> None:
+    rng = random.Random(13)
+    odd: dict[str, list[Any]] = {
+        "ttl": [-1.0, 0, 1e14, 5],
+        "delay": [-5, 0.0, 1e14, 0.001],
+        "at": [-1e14, 0, 1e14, 1],
+        "id": ["", "x", "y" * 5000],
+        "key": [b"", b"k", b"k" * 5000],
+        "reply": ["", "a.b", "no good", "$inbox.x"],
+        "headers": [{}, {"": ""}, {"a": "b" * 60_000}, {str(n): "" for n in range(300)}],
+        "producer": [["", 0, 0], ["p", 0, 1], ["p", 2**62, 2**62], ["p", 0, 0]],
+        "time": [1.0],
+        "attempt": [3],
+    }
+    topics = ["t", "", "$sys.x", "a..b", "x" * 300, "$inbox.nobody", "t.u"]
+    peer = await Peer.open(net)
+    for number in range(400):
+        names = rng.sample(sorted(odd), rng.randint(0, 4))
+        count = rng.randint(1, 3)
+        columns = {name: rng.choice(odd[name]) for name in names}
+        chosen: Any = rng.choice(topics) if rng.random() < 0.5 else [rng.choice(topics) for _ in range(count)]
+        peer.send(Publish(number, chosen, [b"p"] * count, columns, rng.random() < 0.3))
+        answer = await peer.receive()
+        assert type(answer) is Receipts, answer
+        assert answer.entries[0][0] == number
+    peer.send(Publish(1000, "t", [b"p"], {}, False))
+    answer = await peer.receive()
+    assert type(answer) is Receipts
+    assert answer.entries[0][3] == []
+    await peer.close()
+
+
 async def test_a_wrong_client_cannot_settle_another_s_message(net: Net) -> None:
     async with connect(net.url) as client:
         await client.publish_many("t", [b"0", b"1"])

@@ -78,7 +78,7 @@ def test_a_stream_of_single_bytes_gives_the_frame() -> None:
     assert bodies == [Publish(1, "a", [b"x" * 1000], {"headers": {"a": "b"}}, False)]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_frames_or_a_protocol_error_and_are_never_held_beyond_the_limit(data: bytes) -> None:
     framer = Framer(limit=100)
@@ -97,7 +97,7 @@ json_like = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.integers(-1, 20), st.lists(json_like, max_size=6))
 def test_well_formed_msgpack_is_a_frame_or_a_protocol_error(code: int, fields: list[Any]) -> None:
     body = msgpack.packb([code, *fields])

@@ -118,8 +118,7 @@ class Link(asyncio.Protocol):
         """Drop the connection now."""
         self._reason = self._reason or reason
         self._forget()
-        if not self._welcome.done():
-            self._welcome.cancel()
+        self._refuse(self._reason)
         if self._transport is not None:
             self._transport.abort()
 
@@ -129,6 +128,17 @@ class Link(asyncio.Protocol):
         if not self._gone.done() and self._transport is not None:
             self._transport.abort()
             await asyncio.wait([self._gone], timeout=limit)
+
+    def _refuse(self, reason: BrokerError) -> bool:
+        """Whoever waits for the welcome gets ``reason`` instead; gives whether anybody did."""
+        if self._welcome.done():
+            return False
+        self._welcome.set_exception(reason)
+        self._welcome.exception()  # seen, though nobody may wait any more
+        return True
+
+    def _is_welcome(self) -> bool:
+        return self._welcome.done() and not self._welcome.cancelled() and self._welcome.exception() is None
 
     def _forget(self) -> None:
         self.deadline = math.inf
@@ -182,7 +192,7 @@ class Link(asyncio.Protocol):
             return
         if kind is Closing:
             self._reason = error_of(frame.code, frame.message)  # type: ignore[union-attr]  # a Closing
-        if self._welcome.done() and not self._over:
+        if not self._over and self._is_welcome():
             self._listener.receive(self, frame)
 
     def pause_writing(self) -> None:
@@ -205,10 +215,7 @@ class Link(asyncio.Protocol):
         if not self._gone.done():
             self._gone.set_result(None)
         reason = self._reason or Closed(f"the connection to the broker was lost: {error or 'it closed'}")
-        if not self._welcome.done():
-            self._welcome.set_exception(reason)
-            self._welcome.exception()
-        elif not self._welcome.cancelled():
+        if not self._refuse(reason) and self._is_welcome():
             self._listener.lost(self, reason)
 
 
