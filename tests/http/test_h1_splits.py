@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # a row of a table is one line
 """However the bytes are split, the result is the same; whatever they are, the end is a message, a refusal or a wait; h11 agrees with us."""
 
 from __future__ import annotations
@@ -7,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocks.http.h1 import BadMessage, End, Limits, Part, RequestHead, RequestReader, ResponseHead, ResponseReader, request_head
+from blocks.http.h1 import (
+    BadMessage,
+    End,
+    Limits,
+    Part,
+    RequestHead,
+    RequestReader,
+    ResponseHead,
+    ResponseReader,
+    request_head,
+)
 from blocks.http.h1.framing import Chunked
 from blocks.http.h1.writer import CHUNKED, chunk, last_chunk
 
@@ -28,7 +39,17 @@ def requests(pieces: list[bytes]) -> tuple[list[tuple[object, ...]], bool]:
         try:
             while (event := reader.event()) is not None:
                 if isinstance(event, RequestHead):
-                    out.append([event.method, event.target, tuple(event.facts.section.pairs), event.keep_alive, b"", not event.body, None])
+                    out.append(
+                        [
+                            event.method,
+                            event.target,
+                            tuple(event.facts.section.pairs),
+                            event.keep_alive,
+                            b"",
+                            not event.body,
+                            None,
+                        ]
+                    )
                 elif isinstance(event, Part):
                     out[-1][4] += event.data  # type: ignore[operator]
                 elif isinstance(event, End):
@@ -66,7 +87,12 @@ _WORDS = st.sampled_from(
         b"\r\n", b"\n", b"\r", b" ", b"\t", b"\x00", b":", b"hello", b"5\r\nhello\r\n", b"0\r\n\r\n", b"0\r\nT: x\r\n\r\n", b"5;a=b\r\n", b"X: y\r\n", b"0", b"\xff", b"A" * 600, b"X: " + b"a" * 300 + b"\r\n",
     ]
 )  # fmt: skip
-_HEAD = st.lists(st.sampled_from([b"X: y\r\n", b"Accept: */*\r\n", b"Cookie: a=b\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n"]), max_size=4).map(b"".join)
+_HEAD = st.lists(
+    st.sampled_from(
+        [b"X: y\r\n", b"Accept: */*\r\n", b"Cookie: a=b\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n"]
+    ),
+    max_size=4,
+).map(b"".join)
 _GOOD = st.one_of(
     st.builds(lambda h: b"GET /a HTTP/1.1\r\nHost: a\r\n" + h + b"\r\n", _HEAD),
     st.builds(lambda h, b: b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n" % len(b) + h + b"\r\n" + b, _HEAD, st.binary(max_size=40)),

@@ -1,3 +1,4 @@
+# a row of a table is one line
 """Bodies on their way: streaming both ways, limits, back-pressure, 100-continue, trailers, early answers, who leaves when."""
 
 from __future__ import annotations
@@ -5,11 +6,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from integration.wire import LAST, OK, WAIT, Backend, Client, Close, Reset, answers, proxy, talk
 
 from blocks.core.errors import ClientFault
 from blocks.http import Request, Response, Server, Stream, Upstream
 from blocks.http.h1 import Limits
+from blocks.http.timeouts import Timeouts
+from integration.wire import LAST, OK, WAIT, Backend, Client, Close, Reset, answers, proxy, talk
 
 POST = b"POST /p HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -46,7 +48,11 @@ async def test_chunks_are_streamed_and_trailers_follow_both_ways():
 async def test_an_early_answer_reaches_a_client_that_is_still_sending(sent: int):
     """A 413 while the upload runs: the answer must arrive, whole, and the upload must stop (RFC 9112 §9.5)."""
     refusal = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig"
-    async with Backend(at_head=refusal) as backend, proxy(backend) as server, Client(server) as client:
+    async with (
+        Backend(at_head=refusal) as backend,
+        proxy(backend, timeouts=Timeouts(linger=0.1)) as server,
+        Client(server) as client,
+    ):
         client.send(POST + b"Content-Length: 100000000\r\n\r\n" + b"x" * sent)
         got = answers(await client.all(), "POST")
         assert [(one.status, one.body, one.whole) for one in got] == [(413, b"big", True)]
@@ -161,7 +167,9 @@ async def test_an_upload_cut_short_is_never_whole_to_the_backend():
             before = len(backend.connections)
             async with Client(server) as client:
                 client.send(POST + framing)
-                await backend.until(lambda before=before: len(backend.connections) > before and backend.requests[-1].body == b"abc")
+                await backend.until(
+                    lambda before=before: len(backend.connections) > before and backend.requests[-1].body == b"abc"
+                )
             await backend.until(lambda: backend.connections[-1].lost.is_set())
             assert not backend.requests[-1].complete
 
@@ -220,7 +228,12 @@ async def test_a_client_that_does_not_read_holds_a_bounded_part_of_an_answer():
 
         return Response(200, [], Stream.of(chunks(), size))
 
-    async with Server(endless, "127.0.0.1:0") as origin, Upstream(origin.url) as upstream, Server(upstream, "127.0.0.1:0") as server, Client(server) as client:
+    async with (
+        Server(endless, "127.0.0.1:0") as origin,
+        Upstream(origin.url) as upstream,
+        Server(upstream, "127.0.0.1:0") as server,
+        Client(server) as client,
+    ):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         before = -1

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # a row of a table is one line
 """Raw bytes in, what reached the backend as h11 read it, raw bytes out."""
 
 from __future__ import annotations
@@ -5,6 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from integration.wire import LAST, OK, Backend, Client, answers, proxy, talk
 
 H = b"Host: a\r\n"
@@ -61,7 +63,11 @@ async def test_an_attack_is_answered_once_and_nothing_of_it_gets_through(name: s
         assert backend.connections == []
 
 
-@pytest.mark.parametrize(("name", "data", "status"), [row for row in REFUSED if row[0] != "TRACE"], ids=[row[0] for row in REFUSED if row[0] != "TRACE"])
+@pytest.mark.parametrize(
+    ("name", "data", "status"),
+    [row for row in REFUSED if row[0] != "TRACE"],
+    ids=[row[0] for row in REFUSED if row[0] != "TRACE"],
+)
 async def test_an_attack_behind_a_good_request_is_answered_after_it(name: str, data: bytes, status: int):
     async with Backend() as backend, proxy(backend) as server:
         got = await talk(server, get() + data + SMUGGLED + LAST)
@@ -92,7 +98,9 @@ PASSED: list[tuple[str, bytes, list[str], list[int], list[tuple[str, str, bytes]
 
 
 @pytest.mark.parametrize(("name", "data", "methods", "statuses", "seen"), PASSED, ids=[row[0] for row in PASSED])
-async def test_what_is_passed_on(name: str, data: bytes, methods: list[str], statuses: list[int], seen: list[tuple[str, str, bytes]]):
+async def test_what_is_passed_on(
+    name: str, data: bytes, methods: list[str], statuses: list[int], seen: list[tuple[str, str, bytes]]
+):
     async with Backend() as backend, proxy(backend) as server:
         got = await talk(server, data + LAST, *methods)
         assert [answer.status for answer in got] == statuses
@@ -108,14 +116,20 @@ async def test_the_exact_bytes_that_reach_a_backend():
             b"POST http://b:81/y HTTP/1.1\r\nhost: a\r\naccept:*/*  \r\nConnection: x-drop, close\r\nX-Drop: 1\r\nTE: trailers\r\nkeep-alive: 5\r\n"
             b"transfer-encoding: chunked\r\nX-UPPER: \tv\r\n\r\n2;e\r\nhi\r\n0\r\n\r\n",
         )
-        assert backend.connections[0].raw == b"POST /y HTTP/1.1\r\nHost: b:81\r\nAccept: */*\r\nX-Upper: v\r\nContent-Length: 2\r\n\r\nhi"
+        assert (
+            backend.connections[0].raw
+            == b"POST /y HTTP/1.1\r\nHost: b:81\r\nAccept: */*\r\nX-Upper: v\r\nContent-Length: 2\r\n\r\nhi"
+        )
 
 
 async def test_the_exact_bytes_that_reach_a_client():
     answer = b"HTTP/1.1 200 Fine\r\nconnection: x-drop\r\nx-drop: 1\r\ndate: D\r\nKeep-Alive: timeout=5\r\nset-cookie: a\r\nset-cookie: b\r\ntransfer-encoding: chunked\r\n\r\n2;e\r\nok\r\n0\r\n\r\n"
     async with Backend(answer) as backend, proxy(backend) as server, Client(server) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert await client.until(b"\r\n\r\nok") == b"HTTP/1.1 200 OK\r\nDate: D\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok"
+        assert (
+            await client.until(b"\r\n\r\nok")
+            == b"HTTP/1.1 200 OK\r\nDate: D\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok"
+        )
 
 
 # What an upstream says, and what the client may see of it: (status, body, whole) or None for nothing.
@@ -143,8 +157,12 @@ ANSWERS: list[tuple[str, bytes, str, int, bytes, bool]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "answer", "method", "status", "body", "whole"), ANSWERS, ids=[row[0] for row in ANSWERS])
-async def test_what_a_client_sees_of_an_answer(name: str, answer: bytes, method: str, status: int, body: bytes, whole: bool):
+@pytest.mark.parametrize(
+    ("name", "answer", "method", "status", "body", "whole"), ANSWERS, ids=[row[0] for row in ANSWERS]
+)
+async def test_what_a_client_sees_of_an_answer(
+    name: str, answer: bytes, method: str, status: int, body: bytes, whole: bool
+):
     async with Backend(lambda seen, count: answer if seen.target == "/x" else OK) as backend, proxy(backend) as server:
         got = await talk(server, get(start=method.encode() + b" /x HTTP/1.1") + LAST, method)
         assert [one.status for one in got] == [status, 200]
@@ -219,7 +237,9 @@ def test_what_reaches_a_backend_is_always_requests_to_h11_too(pieces: list[bytes
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
             client.end()
-            got = answers(await client.all(), *[piece.split(b" ")[0].decode() for piece in pieces if piece[:1] in b"GP"])
+            got = answers(
+                await client.all(), *[piece.split(b" ")[0].decode() for piece in pieces if piece[:1] in b"GP"]
+            )
             assert backend.violations == []
             whole = [seen for seen in backend.requests if seen.complete]
             assert len([one for one in got if one.status == 200]) == len(whole)

@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.raw += data
         if self.switched:
+            self.backend.changed.set()
             return
         try:
             self.parser.receive_data(data)
@@ -230,7 +231,13 @@ class Client:
     """A raw client. ``async with Client(server) as client: client.send(b"…"); await client.all()``."""
 
     def __init__(self, where: Server | int | str, tls: ssl.SSLContext | None = None) -> None:
-        address = where.addresses[0] if isinstance(where, Server) else f"127.0.0.1:{where}" if isinstance(where, int) else where
+        address = (
+            where.addresses[0]
+            if isinstance(where, Server)
+            else f"127.0.0.1:{where}"
+            if isinstance(where, int)
+            else where
+        )
         self.address = address
         self.tls = tls
         self.reset = False
@@ -242,7 +249,9 @@ class Client:
         else:
             host, _, port = self.address.rpartition(":")
             name = "localhost" if self.tls is not None else None
-            self.reader, self.writer = await asyncio.open_connection(host, int(port), ssl=self.tls, server_hostname=name)
+            self.reader, self.writer = await asyncio.open_connection(
+                host, int(port), ssl=self.tls, server_hostname=name
+            )
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -311,6 +320,8 @@ async def jump(seconds: float) -> None:
     """Let ``seconds`` pass, with a sweep of the deadlines at the end of them."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, JumpLoop)
+    for _ in range(6):  # what was sent arrives before
+        await asyncio.sleep(0)
     loop.ahead += seconds
     for _ in range(6):
         await asyncio.sleep(0)

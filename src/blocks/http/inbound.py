@@ -134,7 +134,7 @@ class Inbound(Driver, asyncio.Protocol):
         self._eof = True
         if self._tunnel is not None:
             self._tunnel.end()
-            return self.peer.tls is None
+            return self._keep and self.peer.tls is None
         try:
             self.reader.eof()
         except BadMessage:
@@ -324,13 +324,25 @@ class Inbound(Driver, asyncio.Protocol):
         """The handler has answered."""
         if type(value) is not Response and not isinstance(value, Response):
             self.raised(TypeError(f"the handler returned {value!r}, not a Response"))
-        elif value.status < 200 and value.status != 101:
+        elif (type(value.body) is not bytes or value.status < 200) and (wrong := self._wrong(value)) is not None:
             value.discard()
-            self.raised(ValueError(f"the handler returned {value!r}: an interim response goes to request.inform"))
+            self.raised(wrong)
         elif self._state != BUSY or self.started:
             value.discard()
         else:
             self._answer(value)
+
+    def _wrong(self, response: Response) -> Exception | None:
+        """Why what the handler returned cannot be sent."""
+        body = response.body
+        if response.status == 101:
+            if self.request is None or not self.request.upgrade or not hasattr(body, "connect"):
+                return ValueError(f"the handler returned {response!r} without a tunnel, or unasked")
+        elif response.status < 200:
+            return ValueError(f"the handler returned {response!r}: an interim response goes to request.inform")
+        elif not isinstance(body, Stream | bytes | bytearray | memoryview):
+            return TypeError(f"the body of {response!r} is {type(body).__name__}, not bytes or a Stream")
+        return None
 
     def raised(self, error: BaseException) -> None:
         """The handler has failed."""
@@ -553,6 +565,7 @@ class Inbound(Driver, asyncio.Protocol):
         self.transport.write(response_head(101, response.headers.section, extra))
         self._record(None)
         self._state = TUNNEL
+        self._keep = True
         self._tunnel = tunnel = response.body
         self.touch()
         tunnel.connect(*ClientEnd.both(self))
@@ -561,6 +574,14 @@ class Inbound(Driver, asyncio.Protocol):
             tunnel.write(data)
         self.resume_reading()
 
+    def hang_up(self) -> None:
+        """The tunnel's other side has ended; the client may still send, if it has not ended too."""
+        transport = self.transport
+        if self._eof or not transport.can_write_eof():
+            transport.close()
+        elif not transport.is_closing():
+            self._keep = False
+            transport.write_eof()
 
     def touch(self) -> None:
         """Bytes went through the tunnel, one way or the other."""

@@ -130,11 +130,7 @@ class ClientEnd:
 
     def end(self, trailers: Headers | None) -> None:
         """The other side has ended; the client may still send."""
-        if not self._transport.is_closing():
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
-            else:
-                self._transport.close()
+        self._connection.hang_up()
 
     def abort(self, error: BaseException) -> None:
         """The other side broke off."""

@@ -335,7 +335,9 @@ class ResponseReader(Reader[ResponseHead]):
         self.method = "GET"
         self._interim = 0
         self._line = b""
-        self._last: ResponseHead | None = None  # the head of that line and the block of last time, when a length framed its body
+        self._last: ResponseHead | None = (
+            None  # the head of that line and the block of last time, when a length framed its body
+        )
 
     @property
     def silent(self) -> bool:
