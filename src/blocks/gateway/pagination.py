@@ -40,14 +40,12 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``offer``: ``cursor`` (the service has limit and offset) or ``offset`` (it has cursors). ``items``: where the list is in its answer.
 
     ``service_limit``, ``service_offset``, ``service_cursor``: the service's parameters; ``service_next``: where it puts the next cursor.
-    ``total``: where it puts how many there are. ``next``: where the client finds the next cursor or offset. ``secret`` seals cursors
-    (several gateways need the same).
+    ``next``: where the client finds the next cursor or offset. ``secret`` seals cursors (several gateways need the same).
     """
 
     offer: str
     items: str = "items"
     next: str = "next"
-    total: str = ""
     limit: int = LIMIT
     max_limit: int = MAX_LIMIT
     service_limit: str = "limit"
