@@ -41,6 +41,8 @@ class Rig:
         self.random = Random(seed)
         self.recovery = Recovery(self.disk, self.random, segment_bytes=segment_bytes)
         self.recovered = self.recovery.run()
+        self.faults: list[str] = []
+        engine.setdefault("report", lambda event, text: self.faults.append(f"{event}: {text}"))
         self.engine = Engine(self.recovered, self.clock, self.random, **engine)
         self.chores: list[tuple[str, bytes]] = []
 
@@ -57,6 +59,8 @@ class Rig:
             self.chores += self.engine.end(commit)
             if commit.error is not None:
                 break
+        failed = [fault for fault in self.faults if "-failed: " in fault and not fault.startswith("disk")]
+        assert not failed, failed
         if chores:
             self.do_chores()
 

@@ -419,5 +419,44 @@ def test_a_thousand_random_answers_lose_nothing() -> None:
     assert rig.engine.lag("g")[0]["lag"] == 0
 
 
+def test_a_callback_that_fails_keeps_nobody_else_waiting() -> None:
+    told: list[str] = []
+    rig = Rig(report=lambda event, text: told.append(event))
+
+    class Broken(Taker):
+        def ready(self, subscription: Any) -> None:
+            super().ready(subscription)
+            raise RuntimeError("mine")
+
+    def fail(receipts: Any) -> None:
+        raise RuntimeError("mine too")
+
+    rig.engine.subscribe(SubscribeOptions("t", "broken"), Broken())
+    member = rig.subscribe("t", "g")
+    rig.send("t", b"1", done=fail)
+    answers = rig.send("t", b"2")
+    rig.commit()
+    assert len(answers) == 1
+    assert told == ["callback-failed", "member-failed"]
+    assert payloads(member.take()) == [b"1", b"2"]
+
+
+def test_a_disk_that_cannot_be_read_is_reported_and_not_asked_in_a_circle() -> None:
+    rig = Rig()
+    fill(rig, 3)
+    member = rig.subscribe("t", "g")
+    rig.engine.log._cache.clear()
+    good, rig.engine.log._bytes = rig.engine.log._bytes, raises  # type: ignore[method-assign, assignment]
+    assert member.take() == []
+    assert any("could not be read" in problem for problem in rig.engine.damage)
+    rig.engine.log._bytes = good  # type: ignore[method-assign]
+    fill(rig, 1)
+    assert offsets(member.take()) == [0, 1, 2, 3]
+
+
+def raises(*_: Any) -> Any:
+    raise OSError(5, "Input/output error")
+
+
 def test_subscribe_options_are_plain_values() -> None:
     assert SubscribeOptions("a", start="latest") == SubscribeOptions("a")

@@ -7,6 +7,7 @@ unless a publish takes them along. The loop is never stopped by a slow sync.
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from queue import SimpleQueue
 
@@ -41,13 +42,17 @@ class Job:
                 if segment.file is not None:
                     segment.file.sync()
         except OSError as error:
-            self.error = error
-            if self.commit is not None:
-                self.commit.error = error
+            self.fail(error)
             return
         self._put(disk)
         if self.commit is not None:
             self.commit.run(disk)
+
+    def fail(self, error: OSError) -> None:
+        """Nothing of it may be relied on."""
+        self.error = error
+        if self.commit is not None:
+            self.commit.error = error
 
     def _put(self, disk: Disk) -> None:
         try:
@@ -124,7 +129,10 @@ class Committer:
     def _run(self) -> None:
         """The commit thread."""
         while (job := self._jobs.get()) is not None:
-            job.run(self._disk)
+            try:
+                job.run(self._disk)
+            except Exception as error:  # a fault of ours is no better than one of the disk: stop, and say so
+                job.fail(OSError(errno.EIO, repr(error)))
             try:
                 self._loop.call_soon_threadsafe(self._finish, job)
             except RuntimeError:

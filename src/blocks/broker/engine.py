@@ -235,15 +235,24 @@ class Engine(Catalog):
             self.waiting_bytes = 0
         self._tell(drafts)
         for queue in woken:
-            queue.group.wake(queue)
+            try:
+                queue.group.wake(queue)
+            except Exception as error:  # one member's fault must not keep the others waiting
+                self.report("member-failed", repr(error))
         return self._chores(sealed)
 
     def _tell(self, drafts: Sequence[Draft]) -> None:
         for draft in drafts:
             for done, receipts in draft.callbacks:
-                done(receipts)
+                try:
+                    done(receipts)
+                except Exception as error:  # one publisher's fault must not keep the others waiting
+                    self.report("callback-failed", repr(error))
             for waiter in draft.waiters:
-                waiter(True)
+                try:
+                    waiter(True)
+                except Exception as error:
+                    self.report("callback-failed", repr(error))
 
     def _failed(self, drafts: list[Draft], commit: Commit) -> None:
         """Nothing of it is stored: refuse what was to be acknowledged, and take its effects back."""
@@ -330,6 +339,9 @@ class Engine(Catalog):
                 self.note_problem(str(error))
                 self.log.step_over(error.segment)
                 queue.place = None
+            except OSError as error:
+                self.note_problem(f"{queue.topic.name} could not be read: {error}")
+                break
         if queue.expired:
             self.note_done(queue, queue.expired)
             queue.expired = []
