@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import trustme
 
 from blocks.broker.client import connect
 from blocks.broker.errors import Denied, TooLarge
+from blocks.broker.message import Outgoing, Receipt
 from blocks.broker.security import (
     EVERYTHING,
     Bounds,
@@ -149,6 +151,8 @@ async def test_rights_hold_over_the_wire(tmp_path: Path, hashed: str) -> None:
             with pytest.raises(TooLarge):
                 await alice.publish("orders.created", b"x" * 2000)
             with pytest.raises(Denied):
+                await alice.publish_batch([Outgoing("orders.created", b"x"), Outgoing("payments", b"x")])
+            with pytest.raises(Denied):
                 await robot.publish("orders.created", b"x")
             with pytest.raises(Denied):
                 async with alice.subscribe(">"):
@@ -212,3 +216,26 @@ async def test_a_client_over_its_rate_is_read_later_and_loses_nothing(tmp_path: 
             assert receipts[-1].offset == n * 100 + 99
         assert client.loop.time() - before > 0.4
         assert client.reconnects == 0
+
+
+async def test_a_forbidden_message_says_nothing_against_others_of_its_tick(tmp_path: Path) -> None:
+    path = write(tmp_path / "who.toml", "[tokens.x]\ntoken='long enough'\npublish=['a.*']\nmessage_bytes='10B'\n")
+    async with serving(token_file=path) as net, connect(net.url, token="long enough") as client:
+        first = await client.publish("a.t", b"first", id="1")
+        outcomes = await asyncio.gather(
+            client.publish("a.t", b"0", headers={"h": "0"}),
+            client.publish("b", b"1"),
+            client.publish("a.u", b"2", headers={"h": "2"}),
+            client.publish("a.t", b"x" * 11),
+            client.publish("a.t", b"again", id="1"),
+            client.publish("a b", b"5"),
+            client.publish("a.t", b"6"),
+            return_exceptions=True,
+        )
+        kinds = [type(outcome).__name__ for outcome in outcomes]
+        assert kinds == ["Receipt", "Denied", "Receipt", "TooLarge", "Receipt", "Denied", "Receipt"]
+        assert [o.offset for o in outcomes if isinstance(o, Receipt)] == [1, 0, first.offset, 2]
+        assert [o.duplicate for o in outcomes if isinstance(o, Receipt)] == [False, False, True, False]
+        async with net.broker.subscribe("a.u", start="earliest") as messages:
+            message = await anext(messages)
+            assert (message.payload, message.headers) == (b"2", {"h": "2"})

@@ -72,7 +72,11 @@ class Identity:
     def require(self, verb: Verb, target: str) -> None:
         """Nothing, if ``verb`` is allowed on ``target``; else ``Denied``."""
         if not self.may(verb, target):
-            raise Denied(f"{self.name} may not {verb} {target}")
+            raise self.denial(verb, target)
+
+    def denial(self, verb: Verb, target: str) -> Denied:
+        """The error that says that ``verb`` is not allowed on ``target``."""
+        return Denied(f"{self.name} may not {verb} {target}")
 
     def require_group(self, group: str) -> None:
         """Nothing, if this peer may be a member of ``group``; else ``Denied``."""

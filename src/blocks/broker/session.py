@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from blocks.core.clock import Clock
 
 from . import wire
+from .admission import join, refusal, refusals, without
 from .asks import answer
 from .columns import entry_of, halves, portions, publication_of, run_of, said
-from .errors import BadRequest, BrokerError, Closed, Denied, QuotaExceeded, TooLarge
+from .errors import BadRequest, BrokerError, Closed, Denied, QuotaExceeded
 from .feed import Feed, frames_of, options_of, settle
 from .frames import (
     ACK,
@@ -205,31 +206,43 @@ class Session:
     def _publish(self, frame: Publish) -> None:
         identity = self.identity
         assert identity is not None
-        number = frame.number
-        size = sum(map(len, frame.payloads))
-        try:
-            self._check_publish(frame, identity)
-        except BrokerError as error:
-            refusal = [[place, error.code, said(error)] for place in range(len(frame.payloads))]
-            self._entries.append([number, [-1] * len(refusal), [], refusal])
-            self._outlet.wake()
+        if self.draining:
+            self._answer(refusal(frame, Closed("the broker is stopping and takes nothing new")))
             return
-        publication = publication_of(frame, self._clock.wall())
+        refused = refusals(frame, identity)
+        kept: list[int] | None = None
+        if refused:
+            if len(refused) == len(frame.payloads):
+                self._answer(join([frame.number, [], [], []], [], refused))
+                return
+            frame, kept = without(frame, refused)
+        now = self._clock.wall()
+        publication = publication_of(frame, now)
+        if is_inbox(publication.topic):
+            self._answer(entry_of(frame.number, self._inboxes.route(publication, now)))
+            return
+        number, size = frame.number, sum(map(len, frame.payloads))
         self._unanswered += 1
         self._unanswered_bytes += size
-        if is_inbox(publication.topic):
-            self._answer_publish(number, size, self._inboxes.route(publication, self._clock.wall()))
-            return
-        throttle = identity.throttle
-        if throttle is not None:
-            wait = throttle.spend(len(frame.payloads), size, self._clock.monotonic())
-            if wait > 0:
-                self._outlet.hold_for(wait)
 
         def done(outcome: Outcome) -> None:
-            self._answer_publish(number, size, outcome)
+            self._unanswered -= 1
+            self._unanswered_bytes -= size
+            if not self.closed:
+                entry = entry_of(number, outcome)
+                self._answer(entry if kept is None else join(entry, kept, refused))
+                self._go_on_reading()
 
         self._engine.publish(publication, done)
+        self._hold_back(identity, len(frame.payloads), size)
+
+    def _hold_back(self, identity: Identity, messages: int, size: int) -> None:
+        """Read no more for now from a client that is over its rate, or has too much before the disk."""
+        throttle = identity.throttle
+        if throttle is not None:
+            wait = throttle.spend(messages, size, self._clock.monotonic())
+            if wait > 0:
+                self._outlet.hold_for(wait)
         if (
             self._unanswered >= UNANSWERED_FRAMES
             or self._unanswered_bytes >= UNANSWERED_BYTES
@@ -237,29 +250,14 @@ class Session:
         ):
             self._outlet.hold(True)
 
-    def _check_publish(self, frame: Publish, identity: Identity) -> None:
-        if self.draining:
-            raise Closed("the broker is stopping and takes nothing new")
-        topics = {frame.topics} if type(frame.topics) is str else set(frame.topics)
-        inboxes = sum(map(is_inbox, topics))
-        if inboxes and inboxes != len(topics):
-            raise BadRequest("a frame is for inboxes or for topics, not for both")
-        for topic in topics if not inboxes else ():  # an inbox's name is the right to send to it
-            identity.require("publish", topic)
-        most = identity.bounds.message_bytes
-        if most is not None and max(map(len, frame.payloads)) > most:
-            raise TooLarge(f"{identity.name} may send messages of at most {most} bytes")
-
-    def _answer_publish(self, number: int, size: int, outcome: Outcome) -> None:
-        self._unanswered -= 1
-        self._unanswered_bytes -= size
-        if self.closed:
-            return
+    def _go_on_reading(self) -> None:
         if self._unanswered < UNANSWERED_FRAMES // 2 and self._unanswered_bytes < UNANSWERED_BYTES // 2:
             self._outlet.hold(False)
+
+    def _answer(self, entry: list[Any]) -> None:
         if not self._entries:
             self._outlet.wake()
-        self._entries.append(entry_of(number, outcome))
+        self._entries.append(entry)
 
     # subscribing
 
