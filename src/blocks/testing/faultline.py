@@ -31,15 +31,15 @@ _VERBS: dict[str, tuple[str, int, int]] = {
     "duplicate": ("duplicate", 0, 0),
     "status": ("status", 1, 1),
 }
-_OF_CONNECTIONS = frozenset({"reset", "close", "hang", "half-open", "trickle", "bandwidth"})
+_OF_CONNECTIONS = frozenset({"reset", "close", "hang", "half-open", "trickle", "bandwidth", "cut-body"})
 VERBS = tuple(_VERBS)
 
 
 def arm(faults: Faults, line: str) -> Armed:
     """Arm what ``line`` says. Raises ``ConfigError`` that names the word it could not read.
 
-    Before the colon: ``next N``, ``every N``, ``after N``, ``chance 1%``, ``method M``, ``path /prefix``, in any order; nothing means always.
-    ``connections`` first makes it a rule for connections as they are accepted. After it: a verb (``VERBS``) and what it needs.
+    Before the colon: ``next N``, ``every N``, ``after N``, ``chance 1%``, ``method M``, ``path /prefix``, in any order; nothing
+    means always. ``connections`` first makes it a rule for connections as they are accepted. After it: a verb and what it needs.
     """
     which, colon, what = line.partition(":")
     if not colon:

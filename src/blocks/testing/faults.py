@@ -16,6 +16,7 @@ from blocks.core.errors import ConfigError
 from blocks.core.quantities import rate as rate_of
 from blocks.core.quantities import seconds, size
 
+RULES = 10_000  # each is looked at for each request; a replay of more faults than that is no test
 LOG = 100_000  # decisions kept for a replay
 PACE = 0.05  # seconds between two pieces of a limited bandwidth: 20 a second look smooth to a client and cost little
 
@@ -204,14 +205,16 @@ class Faults(Choice):
         self.seen = 0
         self.log: deque[tuple[int, Effect]] = deque(maxlen=LOG)
         self.connections = Faults(self._random, connections=False) if connections else self
-        """The same for connections, decided when they are accepted: reset, close, hang, half-open, trickle and bandwidth."""
+        """The same for connections, decided when they are accepted: reset, close, hang, half-open, trickle, bandwidth, cut_body."""
 
     def always(self) -> Choice:
         """Every one, until the rule is disarmed."""
         return self._with()
 
     def add(self, rule: Armed) -> Armed:
-        """Arm a rule behind the others."""
+        """Arm a rule behind the others. Raises ``ConfigError`` beyond 10,000 at once."""
+        if len(self.rules) >= RULES:
+            raise ConfigError(f"{RULES} rules are armed already; clear() disarms them")
         self.rules.append(rule)
         return rule
 
@@ -231,7 +234,7 @@ class Faults(Choice):
                     effect = Effect(effect.kind, seed=self._random.randrange(1, 1 << 31))
                 rule.hits.append(self.seen)
                 self.log.append((self.seen, effect))
-                if rule.spent:
+                if rule.left == 0:
                     self.rules.remove(rule)
                 return effect
         return None

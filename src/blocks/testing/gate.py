@@ -43,7 +43,7 @@ class Gate(asyncio.Protocol):
         effect = self._faults.connections.decide(transport.get_extra_info("peername"))
         if effect is None:
             return
-        if effect.kind == "pace":
+        if effect.kind in ("pace", "cut-body"):
             self._effect, self._whole = effect, True
         elif effect.kind == "reset":
             self.reset()
@@ -111,7 +111,7 @@ class Gate(asyncio.Protocol):
         elif effect.kind in ("pace", "duplicate"):
             self._hold(data, effect)
         else:
-            if not self._head and _END in data:
+            if not self._head and not self._whole and _END in data:
                 self._head = self._sent + data.index(_END) + len(_END)
             self._shape(bytes(data), effect)
 
@@ -135,7 +135,7 @@ class Gate(asyncio.Protocol):
             self.transport.write(data)
 
     def _cut(self, data: bytes, keep: int) -> None:
-        if keep >= len(data) and self._head:
+        if keep >= len(data) and (self._head or self._whole):
             self.transport.write(data)
             if keep > len(data):
                 return

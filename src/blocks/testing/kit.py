@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from blocks.core.errors import ConfigError
 from blocks.http.handler import Handler
@@ -15,6 +16,7 @@ from blocks.http.upstream import Upstream
 
 from .clock import LoopClock
 from .front import Front
+from .link import Link
 from .origin import Answer, Origin
 from .result import Result
 from .timeline import Timeline
@@ -127,6 +129,16 @@ class Kit:
 
         return await self.origin(from_asgi(app), name=name or self._name("asgi"), **settings)
 
+    async def link(self, target: Any, *, name: str | None = None) -> Link:
+        """A TCP link to an origin, a block, a broker or (host, port), with faults and stalls of its own; connect to its ``address``."""
+        host, port = _address(target)
+        made: Link = await self._keep(
+            Link(
+                host, port, name=name or self._name("link"), random=Random(self.random.random()), timeline=self.timeline
+            )
+        )
+        return made
+
     # -- blocks
 
     async def serve(self, handler: Handler, *, name: str | None = None) -> Front[Any]:
@@ -231,3 +243,13 @@ def _url(member: Any) -> str:
     if not isinstance(url, str):
         raise ConfigError(f"{member!r} has no URL; give an origin, a block of this kit, or a URL")
     return url
+
+
+def _address(member: Any) -> tuple[str, int]:
+    """(host, port) of whatever has an address or a URL."""
+    if isinstance(member, tuple):
+        return member[0], member[1]
+    parts = urlsplit(_url(member))
+    if parts.hostname is None or parts.port is None:
+        raise ConfigError(f"{member!r} names no host and port")
+    return parts.hostname, parts.port

@@ -1,7 +1,8 @@
 """The pytest plug-in: the fixtures ``blocks`` and ``blocks_sync``. Nothing is autouse, and nothing of ours is imported before it is used.
 
 ``async def test_failover(blocks): …`` runs in virtual time, with pytest-asyncio or anyio's plug-in alike; ``--blocks-real-time`` runs
-the same tests on the loop that they would have had. At its end everything is stopped, and a test that left a task, a socket or a thread fails.
+the same tests on the loop that they would have had. At its end everything is stopped,
+and a test that left a task, a socket or a thread fails.
 """
 
 from __future__ import annotations

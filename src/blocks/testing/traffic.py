@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -15,6 +16,7 @@ from blocks.http.upstream import Upstream
 
 from .result import Result
 from .shapes import Shape, constant
+from .virtual import VirtualLoop
 
 MOST = 10_000  # requests under way at once; a server that answers nothing must not take the test's memory with it
 PATIENCE = 30.0  # seconds that a request may take (wrk and oha have no bound; a browser's users have left by then)
@@ -39,12 +41,15 @@ class Load:
         self._most = most
         self._progress = progress
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
+        # uvloop's time() moves in whole milliseconds: too coarse to measure with
+        self._now = loop.time if isinstance(loop, VirtualLoop) else time.perf_counter
+        self._bounded = isinstance(handler, Upstream)  # it keeps request.deadline, which costs no timer
 
     async def open(self, shape: Shape, random: Random | None = None) -> Result:
         """Run the schedule and wait for the last answer."""
         result = Result(shape.label)
-        now, began = self._loop.time, self._loop.time()
+        now, began = self._now, self._now()
         last = began
         try:
             for start in shape.starts(random):
@@ -69,14 +74,14 @@ class Load:
     async def closed(self, concurrency: int, duration: float | str) -> Result:
         """``concurrency`` clients, each sending its next request when the last was answered (as wrk does): for comparison only."""
         result = Result(f"{concurrency} clients, closed")
-        began = self._loop.time()
+        began = self._now()
         until = began + seconds(duration)
 
         async def client() -> None:
-            while (start := self._loop.time()) < until:
+            while (start := self._now()) < until:
                 number, result.intended = result.intended, result.intended + 1
                 await self._one(result, number, start, began)
-                if self._loop.time() == start:
+                if self._now() == start:
                     await asyncio.sleep(0)
 
         try:
@@ -84,7 +89,7 @@ class Load:
             await asyncio.gather(*self._tasks)
         finally:
             await self._stop()
-        result.duration = max(self._loop.time() - began, 1e-9)
+        result.duration = max(self._now() - began, 1e-9)
         return result
 
     def _begin(self, result: Result, intended: float, began: float) -> None:
@@ -99,10 +104,13 @@ class Load:
     async def _one(self, result: Result, number: int, intended: float, began: float) -> None:
         status, cause, received = 0, "", 0
         try:
-            async with asyncio.timeout(self._timeout):
-                response: Response = await self._handler(self._make(number))
-                status = response.status
-                received = len(await response.read())
+            if self._bounded:
+                request = self._make(number)
+                request.deadline = self._loop.time() + self._timeout
+                status, received = await self._ask(request)
+            else:
+                async with asyncio.timeout(self._timeout):
+                    status, received = await self._ask(self._make(number))
             if status >= 500:
                 cause = f"status-{status}"
         except TimeoutError:
@@ -111,7 +119,13 @@ class Load:
             cause = failure.reason
         except Exception as error:
             cause = type(error).__name__
-        result.record(intended - began, self._loop.time() - intended, status, cause, received)
+        result.record(intended - began, self._now() - intended, status, cause, received)
+
+    async def _ask(self, request: Request) -> tuple[int, int]:
+        """(status, bytes of the body)."""
+        response: Response = await self._handler(request)
+        body = response.body if type(response.body) is bytes else await response.read()
+        return response.status, len(body)
 
     async def _stop(self) -> None:
         tasks = list(self._tasks)
