@@ -240,7 +240,7 @@ def recorded(disk: MemoryDisk) -> RecordingDisk:
 
 TestBrokerModel = BrokerModel.TestCase
 TestBrokerModel.settings = settings(
-    max_examples=3000 if os.environ.get("BLOCKS_FULL") else 150,
+    max_examples=3000 if os.environ.get("BLOCKS_FULL") else 100,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -14,8 +14,8 @@ from broker.recording import RecordingDisk, image
 from broker.rig import Rig, payloads
 
 FULL = bool(os.environ.get("BLOCKS_FULL"))
-SEEDS = 40 if FULL else 6
-IMAGES = 300 if FULL else 250
+SEEDS = 40 if FULL else 5
+IMAGES = 300 if FULL else 200
 
 
 class Story:
@@ -152,7 +152,7 @@ def test_power_loss_in_commits_over_several_segments() -> None:
     story = BigStory(7)
     random = Random(7)
     ops = story.disk.ops
-    for number in range(IMAGES):
+    for number in range(IMAGES // 3):
         after = random.randint(0, len(ops))
         check(story, image(ops[:after], random), after, number)
 
@@ -176,7 +176,7 @@ def test_power_loss_with_unsynced_commits_leaves_a_whole_beginning() -> None:
     for seed in range(4):
         story = LazyStory(seed)
         random = Random(seed)
-        for number in range(IMAGES // 2):
+        for number in range(IMAGES // 4):
             disk = image(story.disk.ops[: random.randint(0, len(story.disk.ops))], random)
             rig = Rig(disk, story.clock, number)
             assert rig.problems == [], "what was never synced is not damage when it is gone"
