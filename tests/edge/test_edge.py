@@ -75,6 +75,8 @@ async def test_a_thousand_who_ask_at_once_are_one_request_to_the_origin() -> Non
     assert len(origin.asked) == 1
     assert {answer.body for answer in answers} == {b"/x"}  # type: ignore[union-attr]
     assert edge.stats()["collapsed"] == 999
+    assert edge.stats()["requests"] == 1000
+    assert edge.stats()["offload"] == 0.999
     assert "collapsed" in answers[5].headers["cache-status"]  # type: ignore[union-attr]
 
 
@@ -561,6 +563,8 @@ async def test_prefetch_and_stats_tell_what_happened() -> None:
     stats = edge.stats()
     assert (stats["hits"], stats["misses"], stats["passes"], stats["entries"]) == (1, 2, 1, 1)
     assert stats["hit_ratio"] == 0.25
+    assert stats["byte_hit_ratio"] == 0.25
+    assert stats["age_median"] == 0
     assert {miss["key"] for miss in stats["top_misses"]} == {"http://site/a", "http://site/b"}
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import resource
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -202,6 +206,13 @@ async def test_an_edge_behind_an_edge_asks_the_origin_once() -> None:
         assert edges[0].purge(tag="t") == 1
 
 
+def resident(pid: int) -> tuple[int, int]:
+    """(now, at most) bytes of memory of a process."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file if ":" in line)
+    return int(fields["VmRSS"].split()[0]) * 1024, int(fields["VmHWM"].split()[0]) * 1024
+
+
 @pytest.mark.integration
 async def test_a_thousand_clients_for_one_cold_object_are_one_fetch_and_less_than_two_objects_of_memory() -> None:
     size, clients = 10 * 1024 * 1024, 1000
@@ -216,31 +227,45 @@ async def test_a_thousand_clients_for_one_cold_object_are_one_fetch_and_less_tha
             await writer.drain()
         return True
 
-    async def read(port: int, begun: list[int]) -> int:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=16 * 1024)
-        writer.write(b"GET /x HTTP/1.1\r\nHost: site\r\nConnection: close\r\n\r\n")
-        begun.append(1)
-        await reader.readuntil(b"\r\n\r\n")
-        got = 0
-        while data := await reader.read(65536):
-            got += len(data)
-        writer.close()
-        return got
+    async def answer(reader: asyncio.StreamReader) -> int:
+        head = await reader.readuntil(b"\r\n\r\n")
+        left = length = int(head.lower().partition(b"content-length:")[2].split()[0])
+        while left:
+            left -= len(await reader.read(min(left, 65536)))
+        return length
 
+    wire = Wire({"/x": slowly})
+    listener = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
+    origin = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    arguments = ("-m", "blocks", "edge", "--listen", "127.0.0.1:0", "--origin", origin)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    edge = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+    )
     try:
-        async with site({"/x": slowly}) as (edge, url, wire):
-            begun: list[int] = []
-            port = int(url.rpartition(":")[2])
-            readers = [asyncio.create_task(read(port, begun)) for _ in range(clients)]
-            while edge.stats()["misses"] < clients:  # noqa: ASYNC110  # they come from sockets; there is no event to wait for
-                await asyncio.sleep(0.01)
-            go.set()
-            assert await asyncio.gather(*readers) == [size] * clients
-            assert len(wire.asked) == 1
-            entry = edge.entry("/x")
-            assert entry is not None
-            assert edge.memory.bytes < 1.1 * size
+        assert edge.stdout is not None
+        port = json.loads(await edge.stdout.readline())["port"]
+        connections = [await asyncio.open_connection("127.0.0.1", port, limit=65536) for _ in range(clients)]
+        for _, writer in connections:
+            writer.write(b"GET /none HTTP/1.1\r\nHost: a\r\nCache-Control: only-if-cached\r\n\r\n")
+        await asyncio.gather(*(answer(reader) for reader, _ in connections))
+        before, _ = resident(edge.pid)  # with a thousand connections that were used
+        for _, writer in connections:
+            writer.write(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+        while not wire.asked:  # noqa: ASYNC110  # it comes over a socket
+            await asyncio.sleep(0.01)
+        go.set()
+        assert await asyncio.gather(*(answer(reader) for reader, _ in connections)) == [size] * clients
+        assert len(wire.asked) == 1
+        assert resident(edge.pid)[1] - before < 2 * size
+        for _, writer in connections:
+            writer.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        edge.terminate()
+        await edge.wait()
+        listener.close()

@@ -119,13 +119,11 @@ async def stale(edge: Edge, visit: Visit) -> Response | str:
 
 async def miss(edge: Edge, visit: Visit) -> Response | str:
     """Ask the origin, or wait for one who does already (collapsing)."""
-    edge.counts.miss(visit.key)
     return await _collapsed(edge, visit)
 
 
 async def revalidate(edge: Edge, visit: Visit) -> Response | str:
     """Ask the origin whether the stale entry still holds, or wait for one who does already."""
-    edge.counts.revalidated += 1
     return await _collapsed(edge, visit)
 
 
@@ -233,6 +231,7 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
             visit.entry = None
             again = edge.clock.monotonic()
             return await _received(edge, visit, flight, await fetch(edge, visit), again)
+        edge.counts.revalidated += not visit.behind
         flight.land(entry if not verdict.refused else None)
         return deliver(edge, visit, entry, validated=True)
     if (
@@ -244,6 +243,8 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
         edge.counts.errors += 1
         flight.land(old)
         return _bridged(edge, visit, old)
+    if not visit.behind:
+        edge.counts.miss(visit.key)
     entry, refused = keep(edge, visit, response, asked_at)
     if entry is not None:
         flight.land(entry)
@@ -257,6 +258,7 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
     else:
         pass_by(edge, visit, status)
         flight.land(None)
+    _from_origin(edge, response)
     return _uncached(edge, visit, response)
 
 
@@ -374,7 +376,6 @@ async def _complete(edge: Edge, visit: Visit, entry: Entry, parts: Parts) -> Res
     if etag is not None and not etag.startswith(b"W/"):
         pairs.append((b"if-range", etag))
     visit.entry = None
-    edge.counts.miss(visit.key)
     asked_at = edge.clock.monotonic()
     response = await edge.ask(visit, pairs)
     visit.fetched_status = response.status
@@ -401,6 +402,7 @@ async def _complete(edge: Edge, visit: Visit, entry: Entry, parts: Parts) -> Res
         Response(304, Headers.of(Section([p for p in response.headers.raw if p[0] != b"content-range"]))),
         asked_at,
     )
+    edge.counts.miss(visit.key)
     add_part(edge, entry_now or entry, came, await response.read(edge.memory.largest))
     whole = edge.memory.entries.get(visit.key)
     if whole is None or whole.flags & PARTIAL:
@@ -439,29 +441,34 @@ async def forward(edge: Edge, visit: Visit) -> Response | str:
     response = await edge.ask(visit, edge.passed_on(visit), request)
     visit.fetched_status = response.status
     section = response.headers.section
+    stored = False
     if invalidates(request.method, response.status):
         url = visit.facts.url + visit.target
         for target in invalidated_urls(url, section):
             edge.invalidate(Purge("url", visit.facts.base + target.removeprefix(visit.facts.url)))
         for tag in invalidated_tags(visit.facts.base, section):
             edge.invalidate(Purge("tag", tag))
-        if request.method == "POST" and response.status == 200:
-            _keep_post(edge, visit, response, url, asked_at)
+        stored = (
+            request.method == "POST" and response.status == 200 and _keep_post(edge, visit, response, url, asked_at)
+        )
     if response.status == 101:
         return response
-    status = cache_status.forwarded(edge.name, visit.reason, response.status)
+    if not stored:
+        _from_origin(edge, response)
+    status = cache_status.forwarded(edge.name, visit.reason, response.status, stored=stored)
     response.headers.replace((), [(b"cache-status", status.encode("latin-1"))])
     return _counted(edge, response)
 
 
-def _keep_post(edge: Edge, visit: Visit, response: Response, url: str, asked_at: float) -> None:
+def _keep_post(edge: Edge, visit: Visit, response: Response, url: str, asked_at: float) -> bool:
     """A POST's answer that says it is what a GET would bring, and for how long, is stored for GET (RFC 9110 §9.3.3)."""
     lines = response.headers.section.index.get(b"content-location")
     if lines is None or same_origin(url, lines[0]) != url:
-        return
+        return False
     entry, _ = keep(edge, visit, response, asked_at)
     if entry is not None and isinstance(response.body, Stream):
         response.body = entry.body if isinstance(entry.body, bytes) else entry.body.stream()
+    return entry is not None
 
 
 async def purge(edge: Edge, visit: Visit) -> Response | str:
@@ -493,6 +500,13 @@ def deliver(edge: Edge, visit: Visit, entry: Entry, *, collapsed: bool = False, 
 def _hit_section(edge: Edge, visit: Visit, entry: Entry) -> Section:
     age = entry.age(visit.now)
     return lines_for(entry, int(age), cache_status.hit(edge.name, entry.lifetime - age, visit.detail))
+
+
+def _from_origin(edge: Edge, response: Response) -> None:
+    """Count a body that goes to the client alone."""
+    body = response.body
+    size = len(body) if isinstance(body, bytes) else body.length if isinstance(body, Stream) else 0
+    edge.counts.bytes_from_origin += size or 0
 
 
 def _counted(edge: Edge, response: Response) -> Response:
