@@ -161,7 +161,14 @@ def bearer(text: str) -> Request:
 
 
 async def test_a_table_makes_an_authenticator_that_follows_its_issuers_keys(issuer: Issuer) -> None:
-    table = {"type": "jwt", "jwks": issuer.url + "/jwks", "audience": "api", "issuer": "me", "cooldown": "1s"}
+    table = {
+        "type": "jwt",
+        "jwks": issuer.url + "/jwks",
+        "audience": "api",
+        "issuer": "me",
+        "cooldown": "1s",
+        "lend": True,
+    }
     place = site(alice={"tier": "gold", "groups": ["staff"], "priority": 3})
     scheme: Any = make(table, place)
     async with running(scheme):
@@ -169,6 +176,10 @@ async def test_a_table_makes_an_authenticator_that_follows_its_issuers_keys(issu
         assert code == 0
         assert consumer is not None
         assert (consumer.tier, consumer.groups, consumer.priority) == ("gold", {"staff", "x"}, 3)
+        plain: Any = make({**table, "lend": False}, place)
+        _, stranger_of_that_name = await status(plain, bearer(token(aud="api", iss="me")))
+        assert stranger_of_that_name is not None
+        assert (stranger_of_that_name.tier, stranger_of_that_name.groups) == ("", frozenset())
         issuer.pages["/jwks"] = jwks(OLD, NEW)
         CLOCK.advance(2)
         assert (await status(scheme, bearer(token(NEW, aud="api", iss="me"))))[0] == 0

@@ -31,7 +31,7 @@ from blocks.gateway.auth import (
     sign,
     step,
 )
-from blocks.gateway.auth.allowance import MAX_CLIENTS, Allowance
+from blocks.gateway.auth.allowance import MAX_CLIENTS, Allowance, subscriber
 from blocks.gateway.auth.apikeys import ApiKey, read_hash
 from blocks.gateway.auth.authorization import step as authorize
 from blocks.gateway.auth.fetch import FetchError
@@ -39,6 +39,7 @@ from blocks.gateway.auth.outcome import Refusal
 from blocks.gateway.auth.passwords import base64url, read_password
 from blocks.gateway.auth.signature_base import parse_input, parse_signature, signature_base
 from blocks.gateway.consumer import Consumer
+from blocks.gateway.ownership import owner_of
 from blocks.gateway.records import MemoryRecords
 from blocks.http.body import Stream
 from blocks.http.message import Peer, Request
@@ -471,3 +472,18 @@ async def test_deny_and_anonymous_are_one_word() -> None:
     for bad in ([], ["deny", "anonymous"], [object()]):
         with pytest.raises(ConfigError):
             step(bad, None)  # type: ignore[arg-type]  # no site needed
+
+
+async def test_names_of_two_issuers_are_two_owners_and_nameless_tokens_are_many() -> None:
+    scheme = jwt()
+    owners = set()
+    for claims in ({"iss": "a"}, {"iss": "b"}, {"sub": "", "jti": "1"}, {"sub": "", "jti": "2"}):
+        consumer = scheme.identify(bearer(token(**claims)), context())
+        assert isinstance(consumer, Consumer)
+        owners.add(owner_of(consumer))
+    assert len(owners) == 4
+    assert owner_of(Consumer("x", method="api-key", credential="key:1")) == owner_of(
+        Consumer("x", method="api-key", credential="key:2")
+    )
+    assert subscriber("2001:db8::1") == subscriber("2001:db8::2") != subscriber("2001:db8:0:1::1")
+    assert subscriber("192.0.2.1") == "192.0.2.1"

@@ -301,3 +301,24 @@ def test_keys_and_marks() -> None:
 
 async def test_too_large_bodies_are_refused() -> None:
     assert (await send(made(max_body=5), Service({}), b"123456")).status == 413
+
+
+async def test_a_long_request_keeps_its_key() -> None:
+    swaps = 0
+
+    class Counted(MemoryRecords):
+        async def swap(self, key: bytes, old: bytes, new: bytes, ttl: float) -> bool:
+            nonlocal swaps
+            swaps += old == new
+            if swaps == 1:
+                raise StoreDown("for a moment")
+            return await super().swap(key, old, new, ttl)
+
+    step, service = made(records=Counted(), lease=0.15), Service({"n": 1})
+    service.gate = asyncio.Event()
+    first = asyncio.ensure_future(send(step, service))
+    await until(lambda: swaps >= 5)
+    assert (await send(step, service, b"other")).status == 422
+    service.gate.set()
+    assert (await first).status == 201
+    assert (await send(step, service)).headers["idempotent-replayed"] == "true"

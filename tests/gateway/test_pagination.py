@@ -72,12 +72,13 @@ async def test_cursors_belong_to_their_listing() -> None:
     step, service = made("cursor", secret="s" * 16), Listing(50, "offset")
     _, body, _ = await ask(step, service, "/things?limit=5&q=1", "alice")
     cursor = body["next"]
+    other = cursor[:9] + ("A" if cursor[9] != "A" else "B") + cursor[10:]
     assert (await ask(made("cursor", secret="s" * 16), service, f"/things?q=1&cursor={cursor}&limit=3", "alice"))[1][
         "items"
     ] == [5, 6, 7]
     for target, who in (
         (f"/things?q=2&cursor={cursor}", "alice"), (f"/other?q=1&cursor={cursor}", "alice"), (f"/things?q=1&cursor={cursor}", "bob"),
-        (f"/things?q=1&cursor={cursor[:-1]}A", "alice"), ("/things?q=1&cursor=x", "alice"), ("/things?q=1&cursor=", "alice"),
+        (f"/things?q=1&cursor={other}", "alice"), ("/things?q=1&cursor=x", "alice"), ("/things?q=1&cursor=", "alice"),
         (f"/things?q=1&cursor={cursor}&cursor={cursor}", "alice"),
     ):  # fmt: skip
         assert (await ask(step, service, target, who))[0] == 400

@@ -212,3 +212,14 @@ async def test_answers() -> None:
 def test_what_cannot_be_is_found_at_load(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         transform(**settings)
+
+
+async def test_a_coded_answer_cannot_smuggle_what_is_removed() -> None:
+    step = transform(response={"body": {"remove": ["secret"]}})
+    request = await changed(
+        step, Request("GET", "/", {"accept-encoding": "gzip", "range": "bytes=0-5", "accept": "*/*"})
+    )
+    assert dict(request.headers.items()) == {"accept": "*/*"}
+    for response in (Response(200, {**JSON, "content-encoding": "gzip"}, b"x"), Response(206, JSON, b'{"secret":1}')):
+        judged: Any = step.after(request, response, context())
+        assert judged.status == 502

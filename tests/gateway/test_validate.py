@@ -159,6 +159,7 @@ API: dict[str, Any] = {
                 ],
                 "responses": {
                     "200": {"content": {"application/json": {"schema": {"type": "array"}}}},
+                    "404": {"$ref": "#/components/responses/E"},
                     "default": {"$ref": "#/components/responses/E"},
                 },
             },
@@ -343,3 +344,18 @@ def test_security_headers() -> None:
     ) == ["DENY"]
     with pytest.raises(ConfigError):
         SecurityHeaders(SecuritySettings(hsts="a\r\nb"))
+
+
+async def test_an_enforced_answer_is_asked_for_uncoded_and_refusals_of_the_gateway_stand() -> None:
+    enforce = made(response=ORDER, response_mode="enforce")
+    request = Request("GET", "/", {"accept-encoding": "br", "range": "bytes=0-1"})
+    assert await passes(enforce, request) is None
+    assert len(request.headers) == 0
+    coded = enforce.after(request, Response(200, {**JSON, "content-encoding": "br"}, b"x"), context())
+    assert isinstance(coded, Response)
+    assert coded.status == 502
+    described = made(openapi=API, response_mode="enforce")
+    given = context()
+    assert await verdict(described, Request("GET", "/v1/orders", {"x-id": "ab"}), given) == (0, [])
+    refusal = Response(409, {"content-type": "application/problem+json"}, b"{}")
+    assert described.after(Request(), refusal, given) is refusal

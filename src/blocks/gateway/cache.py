@@ -18,6 +18,7 @@ from blocks.http.handler import Handler
 from blocks.http.message import Pair, Request, Response
 
 from .context import Context
+from .ownership import owner_of
 from .steps import Proceed
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Cache:
             kept_back = [pair for pair in request.headers.raw if pair[0] == b"authorization"]
             drop.add(b"authorization")
             if apart:
-                add.append((_CONSUMER, f"{consumer.method}:{consumer.name}".encode()))
+                add.append((_CONSUMER, owner_of(consumer).encode()))
         if add or not drop.isdisjoint(request.headers.section.index):
             request.headers = request.headers.copy()
             request.headers.replace(drop, add)

@@ -16,6 +16,7 @@ from blocks.http.handler import Handler, bind
 from blocks.http.message import Request, Response, field_name
 
 from .context import Context
+from .ownership import owner_of
 from .steps import Proceed
 
 if TYPE_CHECKING:
@@ -80,11 +81,7 @@ class Canary:
             return True
         if self._sticky == "none":
             return self._random.random() < self._share
-        who = (
-            f"{consumer.method}:{consumer.name}"
-            if consumer is not None and self._sticky == "consumer"
-            else context.client
-        )
+        who = owner_of(consumer) if consumer is not None and self._sticky == "consumer" else context.client
         point = int.from_bytes(blake2b(who.encode(), key=self._seed, digest_size=7).digest(), "big")
         return point < self._share * (1 << 56)
 

@@ -24,6 +24,7 @@ from .context import Context, context_of
 from .idempotency.answer import whole
 from .idempotency.rules import kept_fields
 from .job import CANCELLED, DONE, ENDED, FAILED, RUNNING, Job, new_id, pack, unpack, wanted_wait
+from .ownership import owner_of
 from .problem import problem
 from .records import MemoryRecords, Records, StoreDown, make_records
 
@@ -100,7 +101,7 @@ class Jobs:
         """Start a job, or tell of one."""
         context = context_of(request)
         base, words = self._place(context)
-        owner = "" if context.consumer is None else f"{context.consumer.method}:{context.consumer.name}"
+        owner = owner_of(context.consumer)
         try:
             if words is None:
                 return await self._start(request, base, owner)

@@ -19,6 +19,7 @@ from blocks.http.message import Request, Response
 
 from .auth import base64url
 from .context import Context
+from .ownership import owner_of
 from .problem import problem
 from .steps import Proceed
 from .transform.shape import place
@@ -34,6 +35,13 @@ MAX_PAGES = 50  # pages that are walked for one request with an offset
 MAX_OFFSET = 1_000_000
 REMEMBERED = 10_000  # cursors by place
 _SEAL = 8  # bytes
+_PLAINLY = (
+    b"accept-encoding",
+    b"range",
+    b"if-range",
+    b"if-none-match",
+    b"if-modified-since",
+)  # a page is taken whole and uncoded
 
 
 class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -197,7 +205,7 @@ class Pagination:
         asked = request.copy()
         asked.method = "GET"
         asked.target = f"{request.path}?{rest}&{query}" if rest else f"{request.path}?{query}"
-        asked.headers.remove("if-none-match")
+        asked.headers.replace(_PLAINLY, ())
         response = await proceed(asked)
         if (
             response.status != 200
@@ -233,8 +241,7 @@ def _unlike() -> Response:
 
 def _scope(path: str, rest: str, context: Context) -> bytes:
     """What a cursor belongs to: path, query and consumer."""
-    consumer = "" if context.consumer is None else context.consumer.name
-    return blake2b("\0".join((path, rest, consumer)).encode(), digest_size=16).digest()
+    return blake2b("\0".join((path, rest, owner_of(context.consumer))).encode(), digest_size=16).digest()
 
 
 def _number(asked: dict[str, list[str]], name: str, default: int, least: int, most: int) -> int:

@@ -5,6 +5,8 @@ The generic cell rate algorithm (ITU-T I.371): one number a client, the time at 
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 from blocks.core.quantities import Rate
 
 MAX_CLIENTS = 10_000  # remembered; the one longest not seen anew is forgotten first, and the cap for all still holds
@@ -25,6 +27,7 @@ class Allowance:
 
     def wait(self, client: str, now: float) -> float:
         """Seconds until ``client`` may spend again; 0.0 when it may now. Nothing is spent."""
+        client = subscriber(client)
         wait = 0.0
         if self.client is not None:
             wait = self._clients.get(client, 0.0) + 1 / self.client.per_second - now - self.client.period
@@ -37,6 +40,7 @@ class Allowance:
 
     def spend(self, client: str, now: float, units: float = 1.0) -> None:
         """Charge ``units`` to the client and one to all."""
+        client = subscriber(client)
         if self.client is not None:
             due = max(self._clients.pop(client, 0.0), now)
             self._clients[client] = due + units / self.client.per_second
@@ -44,3 +48,13 @@ class Allowance:
                 del self._clients[next(iter(self._clients))]
         if self.total is not None:
             self._total = max(self._total, now) + 1 / self.total.per_second
+
+
+def subscriber(client: str) -> str:
+    """The address, or of an IPv6 address its /64, which is one subscriber's (RFC 6177)."""
+    if ":" not in client:
+        return client
+    try:
+        return f"{int(IPv6Address(client)) >> 64:x}::/64"
+    except ValueError:
+        return client

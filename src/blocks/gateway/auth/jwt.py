@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from hashlib import sha256
 from typing import Any
 
 from blocks.core.clock import SYSTEM, Clock
@@ -49,7 +50,8 @@ class Naming:
 
     def consumer(self, claims: Mapping[str, Any], known: Mapping[str, Consumer], method: str) -> Consumer:
         """The consumer that the claims speak of; one configured under the same name lends its tier, groups and priority."""
-        name = next((value for path in self.name if isinstance(value := lookup(claims, path), str) and value), "")
+        named = [value for path in self.name if isinstance(value := lookup(claims, path), str) and value]
+        name: str = named[0] if named else ""
         tier = lookup(claims, self.tier)
         groups = frozenset[str]().union(*(words(lookup(claims, path)) for path in self.groups))
         scopes = frozenset[str]().union(*(words(lookup(claims, path)) for path in self.scopes))
@@ -60,10 +62,15 @@ class Naming:
             groups=groups | entry.groups if entry else groups,
             scopes=scopes,
             claims=claims,
-            credential=f"{method}:{claims.get('iss', '')}:{name}",
+            credential=f"{method}:{claims.get('iss', '')}:{name or _mark(claims)}",
             method=method,
             priority=entry.priority if entry else None,
         )
+
+
+def _mark(claims: Mapping[str, Any]) -> str:
+    """Stands for a token that names nobody: two of them are not the same consumer."""
+    return "#" + sha256(repr(sorted(claims.items())).encode()).hexdigest()[:16]
 
 
 class Jwt:

@@ -77,7 +77,7 @@ def make_jwt(settings: JwtSettings, site: Site) -> Jwt:
         carrier=_carrier(settings, hide=False),
         naming=_naming(settings, Naming()),
         realm=settings.realm,
-        known=known(site),
+        known=known(site) if settings.lend else None,
         max_token=size(settings.max_token),
         ttl=TTL if settings.ttl is None else seconds(settings.ttl),
         cache=site.kept(
@@ -145,7 +145,7 @@ def _introspection(settings: IntrospectionSettings, site: Site) -> Introspection
         carrier=_carrier(settings, hide=False),
         naming=_naming(settings, Naming(name=("username", "sub", "client_id"))),
         realm=settings.realm,
-        known=known(site),
+        known=known(site) if settings.lend else None,
         ttl=INTROSPECTION_TTL if settings.ttl is None else seconds(settings.ttl),
         client=_ration(settings.verifications, QUESTIONS),
         clock=site.clock,

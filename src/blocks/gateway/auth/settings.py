@@ -25,7 +25,11 @@ class CarrierSettings(Common):
 
 
 class NamingSettings(CarrierSettings):
-    """Which claims, by dotted path, are the consumer's ``name``, ``scopes``, ``groups`` and ``tier``; and what the claims must be."""
+    """Which claims, by dotted path, are the consumer's ``name``, ``scopes``, ``groups`` and ``tier``; and what the claims must be.
+
+    ``lend``: a ``[consumers.NAME]`` of the token's name lends its tier, groups and priority. Only for issuers that give names out
+    themselves: where users choose their names, they would choose those of others.
+    """
 
     issuer: str | list[str] | None = None
     audience: str | list[str] | None = None
@@ -33,6 +37,7 @@ class NamingSettings(CarrierSettings):
     scopes: str | list[str] | None = None
     groups: str | list[str] | None = None
     tier: str = "tier"
+    lend: bool = False
     leeway: float | str = "60s"
     verifications: str | None = None
     ttl: float | str | None = None

@@ -11,6 +11,7 @@ import msgspec
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds, size
 from blocks.gateway.context import Context
+from blocks.gateway.ownership import owner_of
 from blocks.gateway.problem import problem
 from blocks.gateway.records import MemoryRecords, Records, StoreDown, make_records
 from blocks.gateway.steps import Proceed
@@ -106,11 +107,10 @@ class Idempotency:
         body = await request.read(self._max_body)
         if len(body) > self._max_body:
             return problem(413, "Content Too Large", f"a body of more than {self._max_body} bytes is not taken")
-        consumer = "" if context.consumer is None else f"{context.consumer.method}:{context.consumer.name}"
         mark = fingerprint(request.method, request.target, request.headers.find(b"content-type"), body)
         mine = Record(RUNNING, secrets.token_hex(8), mark)
         try:
-            return await self._settle(request, proceed, record_key(self._route, consumer, key), mine)
+            return await self._settle(request, proceed, record_key(self._route, owner_of(context.consumer), key), mine)
         except StoreDown as error:
             if self._pass:
                 return await proceed(request)
@@ -195,20 +195,21 @@ class Idempotency:
             raise
 
     async def _run(self, request: Request, proceed: Proceed, key: bytes, mine: Record) -> Response:
-        lease = asyncio.get_running_loop().create_task(self._hold(key, mine))
+        packed = pack(mine)
+        lease = _Lease(self._records, key, packed, self._lease)
         settled = False
         try:
             response = await proceed(request)
             if settles(response.status, errors=self._errors):
                 response, kept = await self._kept(response, mine)
-                settled = await self._records.swap(key, pack(mine), pack(kept), self._ttl)
+                await lease.end()
+                settled = await self._records.swap(key, packed, pack(kept), self._ttl)
             return response
         finally:
-            lease.cancel()
-            await asyncio.gather(lease, return_exceptions=True)
+            await lease.end()
             try:
                 if not settled:
-                    await self._records.drop(key, pack(mine))
+                    await self._records.drop(key, packed)
             except StoreDown:
                 pass  # the lease ends by itself
             finally:
@@ -224,15 +225,34 @@ class Idempotency:
             DONE, mine.owner, mine.fingerprint, response.status, kept_fields(response.headers), body
         )
 
-    async def _hold(self, key: bytes, mine: Record) -> None:
-        """Renew the lease while the request runs."""
-        packed = pack(mine)
+
+class _Lease:
+    """Renews a running request's record every third of its time, so that only a dead gateway's ends; a timer, no task, until then."""
+
+    __slots__ = ("_key", "_packed", "_records", "_seconds", "_task", "_timer")
+
+    def __init__(self, records: Records, key: bytes, packed: bytes, seconds: float) -> None:
+        self._records, self._key, self._packed, self._seconds = records, key, packed, seconds
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(seconds / 3, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._hold())
+
+    async def _hold(self) -> None:
         while True:
-            await asyncio.sleep(self._lease / 3)
             try:
-                await self._records.swap(key, packed, packed, self._lease)
+                await self._records.swap(self._key, self._packed, self._packed, self._seconds)
             except StoreDown:
-                continue
+                pass  # the next one may go through
+            await asyncio.sleep(self._seconds / 3)
+
+    async def end(self) -> None:
+        self._timer.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

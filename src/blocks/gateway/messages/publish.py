@@ -16,6 +16,7 @@ from blocks.core.messaging import Publisher, Receipt
 from blocks.core.quantities import seconds, size
 from blocks.gateway.context import context_of
 from blocks.gateway.idempotency.rules import read_key
+from blocks.gateway.ownership import owner_of
 from blocks.gateway.problem import problem
 from blocks.gateway.transform.template import Template, View
 from blocks.gateway.validate.body import BadBody, decode, is_json
@@ -112,8 +113,7 @@ class Publish:
             key = read_key(given)
             if key is None:
                 return problem(400, "Idempotency-Key is malformed", "a string of 1 to 255 characters is asked for")
-            consumer = "" if context.consumer is None else f"{context.consumer.method}:{context.consumer.name}"
-            id = sha256(f"{context.route.name}\0{consumer}\0{key}".encode()).hexdigest()[:40]
+            id = sha256(f"{context.route.name}\0{owner_of(context.consumer)}\0{key}".encode()).hexdigest()[:40]
         elif self._required:
             return problem(400, "Idempotency-Key is missing", "this route asks for an Idempotency-Key")
         body: Any = None

@@ -14,6 +14,7 @@ from blocks.core.quantities import seconds
 from blocks.gateway.context import Context, context_of
 from blocks.gateway.cors import Cors
 from blocks.gateway.cors import Settings as CorsSettings
+from blocks.gateway.ownership import owner_of
 from blocks.gateway.problem import problem
 from blocks.gateway.transform.template import Template, View
 from blocks.gateway.validate.parameters import pairs
@@ -98,7 +99,7 @@ class Subscribe:
     async def __call__(self, request: Request) -> Response:
         """A stream that lasts; 400 for a bad Last-Event-ID, 403 for a page of another origin, 429 and 503 when there are too many."""
         context = context_of(request)
-        who = context.client if context.consumer is None else f"{context.consumer.method}:{context.consumer.name}"
+        who = owner_of(context.consumer) or context.client
         upgrade = request.upgrade == "websocket" and self._websocket
         refusal = self._refusal(request, who, upgrade)
         if refusal is not None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MAX_BODY = 1024 * 1024  # bytes; a body that is reshaped is held whole
 _MEASURES = (b"content-length", b"content-md5", b"digest", b"content-digest", b"repr-digest", b"etag", b"accept-ranges")
+_PLAINLY = frozenset(
+    {b"accept-encoding", b"range", b"if-range"}
+)  # an answer that is reshaped is asked for whole and uncoded
 
 
 class ResponseSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -85,8 +88,11 @@ class Transform:
         """The changed answer. Refusals of the gateway itself (problem documents) keep their bodies."""
         if self._status:
             response.status = self._status.get(response.status, response.status)
-        if self._out_body.idle or not is_json(response.headers) or request.method == "HEAD" or _is_coded(response):
+        if self._out_body.idle or not is_json(response.headers) or request.method == "HEAD":
             return self._finish(request, response, context, None)
+        if b"content-encoding" in response.headers.section.index or response.status == 206:
+            response.discard()
+            return _unusable("is coded or partial although it was not asked to be, and cannot be reshaped")
         if isinstance(response.body, Stream):
             return self._when_answered(request, response, context)
         return self._reshaped(request, response, context)
@@ -126,6 +132,9 @@ class Transform:
             request.body = msgspec.json.encode(shaped)
             fields = fields or request.headers.copy()
             fields.replace((*_MEASURES, b"content-type"), ((b"content-type", b"application/json"),))
+        if not self._out_body.idle and not _PLAINLY.isdisjoint(request.headers.section.index):
+            fields = fields or request.headers.copy()
+            fields.replace(_PLAINLY, ())
         if fields is not None:
             request.headers = fields
         request.target = f"{made}?{asked}" if asked else made
@@ -159,10 +168,6 @@ class Transform:
         if not self._out_fields.idle:
             self._out_fields.apply(response.headers, View(request, context, value))
         return response
-
-
-def _is_coded(response: Response) -> bool:
-    return b"content-encoding" in response.headers.section.index
 
 
 def _unusable(why: str) -> Response:

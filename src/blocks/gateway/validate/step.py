@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from blocks.gateway.site import Site
 
 ENFORCE, REPORT, OFF = "enforce", "report", "off"
+_PLAINLY = frozenset(
+    {b"accept-encoding", b"range", b"if-range"}
+)  # an answer that must be judged is asked for whole and uncoded
 _OPERATION = "operation"  # the note under which the operation of a request is kept for its answer
 
 
@@ -70,6 +73,9 @@ class Validate:
         """None for what is valid; a refusal; or, while the body is still coming, something to await."""
         if self._mode == OFF and self._response_mode == OFF:
             return None
+        if self._response_mode == ENFORCE and not _PLAINLY.isdisjoint(request.headers.section.index):
+            request.headers = request.headers.copy()
+            request.headers.replace(_PLAINLY, ())
         content: Content | None = None
         faults: list[Fault] = []
         if self._document is not None:
@@ -91,8 +97,16 @@ class Validate:
         if self._response_mode == OFF or response.status in (204, 304) or request.method == "HEAD":
             return response
         schema = self._answer_schema(response, context)
-        if schema is None or not is_json(response.headers) or b"content-encoding" in response.headers.section.index:
+        if schema is None or not is_json(response.headers):
             return response
+        if b"content-encoding" in response.headers.section.index or response.status == 206:
+            self.unjudged += 1
+            if self._response_mode == REPORT:
+                return response
+            response.discard()
+            return problem(
+                502, "Bad Gateway", "the service's answer is coded or partial, and cannot be validated", reason="coded"
+            )
         body = response.body
         if isinstance(body, bytes):
             return self._judged(response, schema, context)
@@ -200,6 +214,9 @@ class Validate:
     def _answer_schema(self, response: Response, context: Context) -> Schema | None:
         operation: Operation | None = context.noted.get(_OPERATION)
         if operation is not None:
+            problem_type = response.headers.find(b"content-type") == b"application/problem+json"
+            if problem_type and str(response.status) not in operation.responses:
+                return None  # a refusal of the gateway itself, or one that the document says nothing of
             described, content = operation.response(response.status)
             if described and content is not None:
                 return content.find(response.headers.find(b"content-type") or b"")[1]
