@@ -8,7 +8,7 @@ import pytest
 from blocks.gateway.config.complaint import ConfigErrors
 from blocks.gateway.front import Front
 from blocks.http.handler import running
-from blocks.http.message import Request
+from blocks.http.message import Peer, Request
 
 TEXT = '[change]\nshare = 1\n[[routes]]\npath = "/"\nname = "all"\nlimit = "100/h"\nrespond = { body = "BODY" }\n'
 
@@ -68,14 +68,21 @@ async def test_a_storm_of_reloads_ends_with_the_last_file(tmp_path: Path) -> Non
         assert len(front.changes.history) <= 6
 
 
-async def test_every_request_carries_a_trace(tmp_path: Path) -> None:
+async def test_services_are_told_of_the_client_and_the_trace(tmp_path: Path) -> None:
     path = tmp_path / "g.toml"
-    write(path, "x")
+    text = '[services.s]\npython = "blocks.gateway.config.load:_nobody"\n[[routes]]\npath = "/"\nservice = "s"\n'
+    path.write_text(text)
     front = Front(path)
     async with running(front):
+        request = Request("GET", "/", {"host": "a", "x-forwarded-for": "9.9.9.9"}, peer=Peer(("192.0.2.1", 7)))
+        assert (await front(request)).status == 503
+        assert request.headers["x-forwarded-for"] == "192.0.2.1", "what a client says of itself is not passed on"
+        assert "traceparent" in request.headers
+        path.write_text(text.replace('_nobody"', '_nobody"\nforwarded = false\ntrace = false'))
+        await front.apply(share=1)
         request = Request("GET", "/", {"host": "a"})
         await front(request)
-        assert "traceparent" in request.headers
+        assert request.headers.items() == [("host", "a")]
 
 
 def test_wrong_rules_of_change_and_alerts_are_told_with_their_place(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The gateway as a process runs it: a file that can be read again, trials of what it says, alerts, and a trace for every request."""
+"""The gateway as a process runs it: a file that can be read again, trials of what it says, and alerts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ConfigError
 from blocks.core.logging import events
-from blocks.http.filters.trace_context import trace_context
-from blocks.http.handler import chain
 from blocks.http.message import Request, Response
 
 from .alerts import Alerts
@@ -35,7 +33,6 @@ class Front:
         self.loaded: Loaded = load(path, objects=self._objects, clock=clock)
         self.gateway = Gateway.of(self.loaded.snapshot)
         self.changes, self.alerts = self._operate(self.loaded)
-        self._handler = chain(trace_context(), to=self.gateway)
         self._task: asyncio.Task[Judgement] | None = None
         self._started = False
         self._again = False
@@ -48,7 +45,7 @@ class Front:
 
     def __call__(self, request: Request) -> Coroutine[Any, Any, Response]:
         """Answer one request."""
-        return self._handler(request)
+        return self.gateway(request)
 
     async def __aenter__(self) -> Front:
         await self.alerts.__aenter__()

@@ -151,7 +151,7 @@ class _Loader:
     def _site(self, settings: FileTable) -> Site:
         for name, table in settings.services.items():
             try:
-                self._services[name] = service_of(name, table)
+                self._services[name] = service_of(name, table, settings.gateway)
             except ConfigError as error:
                 self._broken.add(name)
                 self._complaints.extend(complaints_of(error, ("services", name)))

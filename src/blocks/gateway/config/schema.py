@@ -44,6 +44,8 @@ class ServiceTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     host: str = ""
     idle: float | str = 60.0
     keep: int = 1024
+    forwarded: bool = True
+    trace: bool = True
 
 
 class ChangeTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from importlib import import_module
 from typing import Any, cast
 
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds
-from blocks.http.handler import Handler
+from blocks.http.filters.forwarded import Forwarded
+from blocks.http.filters.trace_context import trace_context
+from blocks.http.handler import Filter, Handler, chain
 from blocks.http.message import Headers, Request, Response
 
 from .complaint import Complaint, ConfigErrors
-from .schema import RespondTable, ServiceTable
+from .schema import GatewayTable, RespondTable, ServiceTable
 
 
 class Fixed:
@@ -37,8 +40,40 @@ class Fixed:
         return Response(self._status, Headers.of(self._section), self._body)
 
 
-def service_of(name: str, table: ServiceTable) -> Handler:
+class Service:
+    """A handler behind the filters that a service is asked through: who the client is (Forwarded) and which trace this is.
+
+    They stand here, and not before the gateway, because what the gateway works out of a connection's repeating head is kept with that
+    head: a field that changes with each request would make each head a new one.
+    """
+
+    direct = True
+
+    def __init__(self, name: str, handler: Handler, filters: tuple[Filter, ...]) -> None:
+        self.name = name
+        self.parts = (handler,)
+        self._handler = chain(*filters, to=handler)
+
+    def __call__(self, request: Request) -> Coroutine[Any, Any, Response]:
+        """Ask."""
+        return self._handler(request)
+
+
+def service_of(name: str, table: ServiceTable, general: GatewayTable) -> Handler:
     """The handler of ``[services.NAME]``. Raises ``ConfigError``."""
+    handler = _end(name, table)
+    if table.respond is not None:
+        return handler
+    filters: list[Filter] = []
+    if table.forwarded:
+        believe: Any = "forwarded" if general.forwarded_by.lower() == "forwarded" else "x-forwarded"
+        filters.append(Forwarded([*general.trusted, *(["unix"] if general.trust_unix else [])], believe=believe))
+    if table.trace:
+        filters.append(trace_context())
+    return Service(name, handler, tuple(filters))
+
+
+def _end(name: str, table: ServiceTable) -> Handler:
     if sum([bool(table.url), bool(table.python), table.respond is not None]) != 1:
         raise ConfigError("a service has exactly one of url, python and respond")
     if table.respond is not None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from blocks.core.errors import ConfigError
-from blocks.http.message import Pair, Request, Response, Section
+from blocks.http.filters.appended import Appended
+from blocks.http.message import Request, Response, Section
 
 from ..context import Context
 from ..site import Site
@@ -140,13 +141,14 @@ class Limits:
 
 def tell(response: Response, policies: list[bytes], items: list[bytes]) -> None:
     """Put both fields on an answer; what a service behind said of its own limits is replaced."""
-    pairs: list[Pair] = response.headers.section.pairs
-    for name, _ in pairs:
-        if name in OURS:
-            pairs = [pair for pair in pairs if pair[0] not in OURS]
-            break
-    told = ((b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(items)))
-    response.headers.section = Section([*pairs, *told])
+    section = response.headers.section
+    if section.has(b"ratelimit") or section.has(b"ratelimit-policy"):
+        section = Section([pair for pair in section.pairs if pair[0] not in OURS])
+    policy = b", ".join(policies)
+    with_policy = section.derived.get((OURS, policy))  # a service's head that repeats is put together once
+    if with_policy is None:
+        with_policy = section.derived[(OURS, policy)] = Appended(section, (b"ratelimit-policy", policy))
+    response.headers.section = Appended(with_policy, (b"ratelimit", b", ".join(items)))
 
 
 def _give_back_at_end(context: Context, tier: Tier, key: str, cost: float) -> None:

