@@ -69,7 +69,7 @@ class Retention:
                 before = topic.first
                 try:
                     self._trim(topic)
-                except BrokerError as error:
+                except (BrokerError, OSError) as error:
                     self._engine.note_problem(f"retention of {topic.name}: {error}")
                 gone += topic.first - before
         return gone
@@ -148,7 +148,11 @@ class Retention:
         known = [(s.header, s.length) for s in engine.log.segments.values()] if compacted else []
         newest = max(segment.header.id for segment in ready)
         now, gone = engine.wall(), 0
-        latest = await self._off_loop(lambda: last_values(disk, known, compacted))
+        try:
+            latest = await self._off_loop(lambda: last_values(disk, known, compacted))
+        except (BadBatch, OSError) as error:
+            engine.note_problem(f"compaction could not read the log: {error}")
+            return 0
         keep = Keep(firsts, latest, now)
         for segment in ready:
             engine.log.hold(segment)
@@ -163,7 +167,10 @@ class Retention:
             engine.log.replace(segment, fresh)
             if fresh is None:
                 number = engine.log.next_number + len(engine.committing) + 1  # no later snapshot knows the segment
-                await self._off_loop(lambda s=segment, n=number: remove(disk, s.header, n))  # type: ignore[misc]
+                try:
+                    await self._off_loop(lambda s=segment, n=number: remove(disk, s.header, n))  # type: ignore[misc]
+                except OSError as error:
+                    engine.note_problem(f"{segment.header.name} was not removed: {error}")
         self._compacted = max(self._compacted, newest)
         drop_markers(disk, covered)
         return gone
