@@ -211,6 +211,7 @@ async def test_what_is_too_large_for_memory_streams_in_a_window() -> None:
     drip = Drip(10 * 1024 * 1024)
     edge, _ = edge_over(Origin(lambda request: Response(200, [MAX_AGE], drip.stream)))
     one, two = await edge(get()), await edge(get())
+    assert "stored" not in one.headers["cache-status"]
     sinks = [Tub(one.body), Tub(two.body)]
     for _ in range(160):
         drip.stream.feed(bytes(64 * 1024))
@@ -244,6 +245,22 @@ class Tub:
 
     def abort(self, error: BaseException) -> None:
         self.error = error
+
+
+@pytest.mark.parametrize(("condition", "status"), [('"a"', 304), ('"b"', 200)])
+async def test_a_condition_on_what_is_too_large_leaves_nothing_behind(condition: str, status: int) -> None:
+    drip = Drip(10 * 1024 * 1024)
+    edge, _ = edge_over(Origin(lambda request: Response(200, [MAX_AGE, ("etag", '"a"')], drip.stream)))
+    answer = await edge(get(if_none_match=condition))
+    assert answer.status == status
+    if status == 200:
+        tub = Tub(answer.body)
+        drip.stream.feed(b"x" * 1000)
+        assert tub.size == 1000
+        answer.discard()
+    assert drip.cancelled
+    assert not edge.flights
+    assert not edge.stats()["filling"]
 
 
 async def test_a_slow_client_does_not_hold_up_others_for_ever() -> None:
@@ -292,6 +309,38 @@ async def test_stale_while_revalidate_serves_at_once_and_refreshes_behind() -> N
         await until(lambda: not edge._refreshing)
         assert (await edge(get())).body == b"new"
         assert len(origin.asked) == 2
+
+
+async def test_a_new_body_that_breaks_off_does_not_take_the_old_one_away() -> None:
+    drip = Drip(10)
+    answers: list[Response] = [
+        Response(200, [("cache-control", "max-age=5"), ("etag", '"a"')], b"old"),
+        Response(200, [MAX_AGE], drip.stream),
+    ]
+
+    def answer(request: Request) -> Response:
+        if not answers:
+            raise UpstreamFault("gone")
+        return answers.pop(0)
+
+    edge, clock = edge_over(Origin(answer))
+    await edge(get())
+    clock.advance(6)
+    broken = await edge(get())
+    drip.stream.feed(b"new")
+    drip.stream.fail(UpstreamFault("reset"))
+    with pytest.raises(UpstreamFault):
+        await broken.read()
+    assert (await edge(get())).body == b"old"
+
+
+async def test_clients_need_not_be_obeyed() -> None:
+    for obey, asked in ((True, 2), (False, 1)):
+        origin = Origin()
+        edge, _ = edge_over(origin, obey_clients=obey)
+        await edge(get())
+        await edge(get(cache_control="no-cache"))
+        assert len(origin.asked) == asked
 
 
 async def test_the_window_of_stale_while_revalidate_ends() -> None:

@@ -57,7 +57,8 @@ class Edge:
     stored). ``ttl_jitter`` shortens lifetimes by up to that share. ``grace`` is how long a stale response bridges a dead origin.
     ``rules`` are routes with their own; ``key`` says what is in the key. ``allow_purge`` names who may PURGE. ``max_fills``
     bounds requests to the origin at a time, ``fill_rate`` those that one client causes (``"100/s"``), ``max_variants`` the variants of
-    a URL. ``refresh_ahead`` is the last share of a lifetime in which a hot entry is refreshed before it expires.
+    a URL. ``refresh_ahead`` is the last share of a lifetime in which a hot entry is refreshed before it expires. Without
+    ``obey_clients`` the Cache-Control of requests counts for nothing, as CDNs have it: a reload then costs the origin nothing.
 
     Use it as an async context manager, or inside ``serve``/``running``. Raises ``ConfigError`` for settings that make no sense.
     """
@@ -84,6 +85,7 @@ class Edge:
         max_variants: int = 64,
         fill_rate: Rate | str | None = None,
         refresh_ahead: float = 0.1,
+        obey_clients: bool = True,
         transforms: Iterable[Transform] = (),
         releases: Any = None,
         clock: Clock = SYSTEM,
@@ -101,6 +103,7 @@ class Edge:
         self.flights: dict[str, Flight] = {}
         self.max_variants = max_variants
         self.transforms = tuple(transforms)
+        self._obey = obey_clients
         self.releases = releases
         origins = list(origin) if isinstance(origin, Sequence) else [origin]
         if not origins:
@@ -222,7 +225,7 @@ class Edge:
         scheme, host = request.peer.scheme, request.host
         lines = section.index.get(b"cache-control")
         directives = NONE
-        if lines is not None:
+        if lines is not None and self._obey:
             found = parse_directives(b", ".join(lines))
             if not _HEEDED.isdisjoint(found):
                 directives = found

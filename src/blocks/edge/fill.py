@@ -192,6 +192,11 @@ class Fill:
         if self._held and (self.kept or reader is self._slowest):
             self.balance()
 
+    def stop_unread(self) -> None:
+        """Stop the origin when nobody began to read what is not kept anyway (its first client was answered 304)."""
+        if not self._readers and not self.kept and self._source is not None:
+            self.cancel(ConnectionAbortedError("nobody reads the body"))
+
     def balance(self) -> None:
         """Let go of what all have read, and hold the origin while its readers are too far behind."""
         source = self._source

@@ -264,13 +264,12 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
 
 async def _first_answer(edge: Edge, visit: Visit, entry: Entry, response: Response) -> Response:
     """What the one who asked the origin gets: the origin's own fields, unless it asked for a part or on a condition."""
-    if isinstance(response.body, Stream) and not entry.flags & PARTIAL and entry.status == response.status:
-        response.body = entry.body if isinstance(entry.body, bytes) else entry.body.stream()
+    body = entry.body
     status = cache_status.forwarded(
         edge.name,
         visit.reason,
         response.status,
-        stored=True,
+        stored=not isinstance(body, Fill) or body.kept,
         ttl=entry.lifetime - entry.age(visit.now),
         detail=visit.detail,
     )
@@ -278,12 +277,14 @@ async def _first_answer(edge: Edge, visit: Visit, entry: Entry, response: Respon
     if transformed:
         entry = await edge.coded(visit, entry)
     if response.status != 206 and (transformed or not visit.facts.plain):
-        response.discard()
         age = [pair for pair in response.headers.raw if pair[0] == b"age"]
         fields = Section([*entry.section.pairs, *age, (b"cache-status", status.encode("latin-1"))])
-        return _counted(
-            edge, answer(visit.section, visit.request.method, entry, fields, edge.clock.wall(), edge.random)
-        )
+        first = answer(visit.section, visit.request.method, entry, fields, edge.clock.wall(), edge.random)
+        if isinstance(body, Fill):
+            body.stop_unread()
+        return _counted(edge, first)
+    if isinstance(response.body, Stream) and not entry.flags & PARTIAL and entry.status == response.status:
+        response.body = body if isinstance(body, bytes) else body.stream()
     if entry.wire is response.headers.section.wire:
         response.headers.section = Kept(b"%bCache-Status: %b\r\n" % (entry.wire, status.encode("latin-1")))
     else:
