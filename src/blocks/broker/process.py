@@ -68,6 +68,7 @@ async def serve(settings: Settings) -> int:
             tls_key=settings.tls_key,
             tls_client_ca=settings.tls_client_ca,
         )
+        stack.push_async_callback(server.stop, 0.0)
         try:
             await server.start()
             ready = {"event": "ready", "block": "broker", "pid": os.getpid(), "url": server.url}
@@ -75,7 +76,6 @@ async def serve(settings: Settings) -> int:
             ready["port"] = Address.parse(str(ready["listen"])).port
             await _open_doors(stack, settings, broker, guard, ready)
         except OSError as error:
-            await server.stop(0.0)
             raise CannotBind(f"cannot listen on {settings.listen}: {error.strerror or error}") from error
         if broker.engine.damage:
             ready["damage"] = list(broker.engine.damage)
