@@ -484,7 +484,7 @@ class Inbound(Driver, asyncio.Protocol):
         self._state = HEAD
         self.started = False
         if self.service.draining and not self.reader.buffered:
-            self.transport.close()
+            self.retire(self.service.last_call)
             return
         if not self.blocked:
             self.deadline = self._loop.time() + self.service.timeouts.idle
@@ -525,10 +525,13 @@ class Inbound(Driver, asyncio.Protocol):
             self._state = DRAIN
             transport.close()
 
-    def retire(self) -> None:
-        """The server drains: go when nothing is under way; what is, is answered with ``Connection: close``."""
+    def retire(self, last_call: float) -> None:
+        """The server drains: go when nothing is under way for ``last_call`` seconds; what is, is answered with ``Connection: close``."""
         if self._state == HEAD and not self.reader.buffered:
-            self.transport.close()
+            if last_call:
+                self.deadline = min(self.deadline, self._loop.time() + last_call)
+            else:
+                self.transport.close()
 
     def drop(self) -> None:
         """Go now."""

@@ -27,6 +27,7 @@ from .timeouts import Timeouts
 if TYPE_CHECKING:
     import ssl
 
+LAST_CALL = 0.5  # seconds that a process which was told to stop answers on idle connections: a few round trips
 BACKLOG = 2048  # connections the kernel holds until they are accepted (nginx: 511, too few for a burst of 1,000)
 
 
@@ -60,7 +61,8 @@ class Server:
     ...     print(server.url)                                   # the port is known now
 
     ``tls`` is an ``ssl.SSLContext`` (see ``blocks.http.tls``) for every TCP listener. ``handler``'s parts are entered first and left last.
-    ``drain`` is how many seconds ``stop`` lets requests finish. Raises ``CannotBind``, and ``ConfigError`` for an address that is none.
+    ``drain`` is how many seconds ``stop`` lets requests finish, ``last_call`` how long of that an idle connection may still ask: a request
+    on its way when the drain began is answered, and told to close (Envoy drains so; 0, as nginx has it, would lose it). Raises ``CannotBind``, and ``ConfigError`` for an address that is none.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Server:
         reuse_port: bool = False,
         sockets: Sequence[socket.socket] = (),
         drain: float = 10.0,
+        last_call: float = 0.0,
         clock: Clock = SYSTEM,
     ) -> None:
         self.handler = handler
@@ -90,6 +93,7 @@ class Server:
         self._observer = observer
         self._reuse_port = reuse_port
         self._drain = drain
+        self._last_call = last_call
         self._clock = clock
         self._listeners: list[asyncio.AbstractServer] = []
         self._bound: list[str] = []
@@ -128,6 +132,7 @@ class Server:
                 self._limits,
                 self._timeouts,
                 max_connections=self._max_connections,
+                last_call=self._last_call,
                 upgrades=self._upgrades,
                 observer=self._observer,
                 clock=self._clock,
@@ -243,7 +248,7 @@ async def serve(handler: Handler, *addresses: str, **settings: Any) -> None:
                 break  # not the main thread, or a platform without: the caller cancels
             caught.append(number)
         stack.callback(lambda: [loop.remove_signal_handler(number) for number in caught])
-        server = Server(handler, *addresses, **settings)
+        server = Server(handler, *addresses, **({"last_call": LAST_CALL} | settings))
         async with server:
             await stopping.wait()
             drained = loop.create_task(server.drain())

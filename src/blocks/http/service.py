@@ -33,6 +33,7 @@ class Service:
         timeouts: Timeouts,
         *,
         max_connections: int | None = None,
+        last_call: float = 0.0,
         upgrades: frozenset[str] = frozenset({"websocket"}),
         observer: Observer | None = None,
         clock: Clock = SYSTEM,
@@ -43,6 +44,7 @@ class Service:
         self.limits = limits
         self.timeouts = timeouts
         self.max_connections = max_connections
+        self.last_call = last_call
         self.upgrades = upgrades
         self.observer = observer
         self.draining = False
@@ -73,8 +75,9 @@ class Service:
     async def drain(self, grace: float) -> bool:
         """Let what is under way finish, for at most ``grace`` seconds, then cut the rest. True when nothing was cut."""
         self.draining = True
+        last_call = min(self.last_call, grace)
         for connection in list(self.connections):
-            connection.retire()
+            connection.retire(last_call)
         if grace > 0:
             await self._emptied(grace)
         if not self.connections:
@@ -89,13 +92,15 @@ class Service:
         if not self.connections:
             return
         self._empty = empty = self.loop.create_future()
-        handle = self.loop.call_later(within, self._overdue)
+        handle = self.loop.call_later(within, _settle, empty)
         try:
             await empty
         finally:
             handle.cancel()
-            self._empty = None
+            if self._empty is empty:  # a drain in a hurry may have taken over
+                self._empty = None
 
-    def _overdue(self) -> None:
-        if self._empty is not None and not self._empty.done():
-            self._empty.set_result(None)
+
+def _settle(empty: asyncio.Future[None]) -> None:
+    if not empty.done():
+        empty.set_result(None)

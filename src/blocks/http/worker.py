@@ -17,7 +17,7 @@ from blocks.core.logging import events
 
 from .handler import Handler
 from .options import Serving
-from .server import Server
+from .server import LAST_CALL, Server
 from .service import Observer
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class Worker:
             reuse_port=place is not None,
             sockets=() if place is None else place.sockets,
             drain=serving.drain,
+            last_call=LAST_CALL,
         )
 
     async def _admin(self, server: Server, stack: AsyncExitStack) -> str | None:
