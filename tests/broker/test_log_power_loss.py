@@ -188,6 +188,27 @@ def test_power_loss_with_unsynced_commits_leaves_a_whole_beginning() -> None:
             assert {name: again.read(name) for name in again.engine.topic_named} == state
 
 
+def test_an_atomic_batch_is_there_whole_or_not_at_all() -> None:
+    disk, random = RecordingDisk(), Random(11)
+    rig = Rig(disk, segment_bytes=1 << 20)
+    for number in range(12):
+        rig.send("filler", random.randbytes(random.choice((10, 700_000))))
+        topics = ["a", "b", "c"]
+        rig.send(
+            "",
+            *[b"%d" % number + random.randbytes(random.choice((10, 300_000))) for _ in topics],
+            topics=topics,
+            atomic=True,
+        )
+        if random.random() < 0.5:
+            rig.commit()
+    rig.commit()
+    for number in range(80):
+        left = Rig(image(disk.ops[: random.randint(0, len(disk.ops))], random), rig.clock, number)
+        counts = {name: len(left.read(name)) if name in left.engine.topic_named else 0 for name in "abc"}
+        assert len(set(counts.values())) == 1, counts
+
+
 def test_stories_deliver_what_they_should_without_a_crash() -> None:
     story = Story(99)
     story.rig.commit()

@@ -79,6 +79,8 @@ class Intake:
         payloads = publication.payloads
         if not payloads:
             raise BadRequest("there is no message in it")
+        if self._engine.draft.size >= FULL:  # here, and not on the way: what one frame brings goes into one batch
+            self._engine.next_draft()
         if publication.dues is not None and self.scheduled + len(payloads) > self._limits.scheduled:
             raise QuotaExceeded(f"{self.scheduled} messages are scheduled, the limit is {self._limits.scheduled}")
         if publication.topics is None:
@@ -235,13 +237,10 @@ class Intake:
         engine = self._engine
         if topic.epoch != engine.patterns.epoch:
             engine.find_queues(topic)
-        draft = engine.draft
-        if draft.size >= FULL:
-            draft = engine.next_draft()
         dues = columns.get("dues")
         if dues is not None:
             self._schedule(topic, dues)
-        draft.add(topic.name, topic.next, payloads, size, columns)
+        engine.draft.add(topic.name, topic.next, payloads, size, columns)
         topic.next += len(payloads)
         engine.waiting_bytes += size + 64
         self.published += len(payloads)
