@@ -282,6 +282,13 @@ STALE: list[Row] = [
         (f"forbidden by {value}", [origin(("cache-control", f"max-age=2, {value}"), ("etag", '"a"')), Turn("any", pause=3.0, fails=True, sees_status=504)])
         for value in ("must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=2")
     ],
+    ("s-maxage with stale-while-revalidate", [
+        origin(("cache-control", "s-maxage=1, stale-while-revalidate=60"), ("etag", '"a"')), Turn("any", pause=3.0, sees_status=200, sees=(("age", "3"),)),
+    ]),
+    ("s-maxage with stale-if-error, and gone", [origin(("cache-control", "s-maxage=1, stale-if-error=60")), cached(pause=3.0, fails=True, sees_status=200)]),
+    ("s-maxage with stale-if-error has no grace", [
+        origin(("cache-control", "s-maxage=1, stale-if-error=60")), Turn("any", pause=90.0, fails=True, sees_status=504),
+    ]),
     ("grace is over", [origin(("cache-control", "max-age=2")), Turn("any", pause=3700.0, fails=True, sees_status=504)]),
     ("nothing stored", [Turn("any", fails=True, sees_status=502)]),
     ("an error is not served for an error", [origin(("cache-control", "max-age=2"), status=503), Turn("origin", status=500, pause=3.0, sees_status=500)]),

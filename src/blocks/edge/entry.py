@@ -20,6 +20,9 @@ MARKER = 16  # no response: the resource varies, and its variants are under keys
 PASS = 32  # no response: answers of this resource were not storable, do not make requests wait for each other (hit-for-miss)
 PUSHED = 64  # belongs to a release: fresh until the release goes
 TRANSFORM = 256  # coded twins may be made of it (gzip, br, zstd)
+BOUNDED = (
+    512  # stale only within stale-while-revalidate and stale-if-error, no grace: s-maxage together with one of them
+)
 HEURISTIC = 128  # the lifetime was guessed from Last-Modified (§4.2.2)
 
 

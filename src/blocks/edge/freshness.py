@@ -9,7 +9,7 @@ from blocks.http.message import Section
 
 from .dates import parse_date
 from .directives import Directives, fields_of, response_directives, seconds_of
-from .entry import HEURISTIC, IMMUTABLE, MUST_REVALIDATE, NO_CACHE, Entry
+from .entry import BOUNDED, HEURISTIC, IMMUTABLE, MUST_REVALIDATE, NO_CACHE, Entry
 
 # RFC 9110 §15.1: the statuses whose responses a cache may keep by heuristic.
 HEURISTICALLY_CACHEABLE = frozenset((200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501))
@@ -176,8 +176,12 @@ def _flags(directives: Directives) -> int:
     flags = 0
     if "no-cache" in directives and not directives["no-cache"]:
         flags |= NO_CACHE
-    if "must-revalidate" in directives or "proxy-revalidate" in directives or "s-maxage" in directives:
+    if "must-revalidate" in directives or "proxy-revalidate" in directives:
         flags |= MUST_REVALIDATE
+    elif "s-maxage" in directives:  # it forbids stale use too (§5.2.2.10), but for what its own origin allows beside it
+        flags |= (
+            BOUNDED if "stale-while-revalidate" in directives or "stale-if-error" in directives else MUST_REVALIDATE
+        )
     if "immutable" in directives:
         flags |= IMMUTABLE
     return flags
@@ -258,6 +262,8 @@ def may_serve_on_error(entry: Entry, now: float, directives: Directives, grace: 
     stale = entry.age(now) - entry.lifetime
     wanted = seconds_of(directives, "stale-if-error")
     limit = max(entry.on_error, -1.0 if wanted is None else float(wanted))
+    if entry.flags & BOUNDED:
+        return stale <= entry.on_error
     if not answered or limit < 0:
         limit = max(limit, grace)
     return stale <= limit
