@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 import websockets
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.core.errors import BlocksError, ClientFault, ConfigError, Unavailable
+from blocks.gateway import Gateway
 from blocks.gateway.consumer import Consumer
 from blocks.gateway.context import STATE_KEY
 from blocks.gateway.messages.events import event, resumed
@@ -230,7 +232,7 @@ async def test_patterns_groups_and_envelopes() -> None:
     broker = Broker()
     made = subscribe(broker, "orders.*", group="{consumer.name}-feed", envelope=True, start="earliest", prefetch=5)
     await broker.publish("orders.eu", b"\xff", key=b"k")
-    client = await follow(made, who="alice")
+    client = await follow(made, who="alice@x.org")
     got = await client.next()
     assert got["id"] == "@1000.0"
     assert json.loads(got["data"]) == {
@@ -241,7 +243,7 @@ async def test_patterns_groups_and_envelopes() -> None:
         "key": "k",
         "base64": "/w==",
     }
-    assert broker.asked == [("orders.*", "alice-feed", "earliest", 5)]
+    assert broker.asked == [("orders.*", "alice@x.org-feed", "earliest", 5)]
     await client.close()
     await until(lambda: broker.open == 0)
 
@@ -402,3 +404,17 @@ def test_events_as_text() -> None:
 def test_templates_are_checked_at_load() -> None:
     with pytest.raises(ConfigError):
         publish(Broker(), "t.{")
+
+
+async def test_a_client_that_leaves_ends_its_subscription() -> None:
+    broker = Broker()
+    gateway = Gateway([route("/feed", subscribe(broker, "t", start="earliest", keep_alive=0.05), methods="GET")])
+    await broker.publish("t", b"one")
+    async with Server(gateway, "127.0.0.1:0", drain=1.0) as server, aiohttp.ClientSession(server.url) as client:
+        async with client.get("/feed") as answer:
+            assert answer.headers["content-type"] == "text/event-stream"
+            text = b""
+            while b"data: one" not in text:
+                text += await answer.content.readany()
+            assert broker.open == 1
+        await until(lambda: broker.open == 0)

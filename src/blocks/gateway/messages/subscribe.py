@@ -107,7 +107,7 @@ class Subscribe:
             return refusal
         view = View(request, context)
         pattern = self._topic.render(view, _word)
-        group = self._group.render(view, _word) if self._group else None
+        group = self._group.render(view, _name) if self._group else None
         try:
             start = resumed(self._seen(request), self._start)
         except ValueError as error:
@@ -223,6 +223,11 @@ class Subscribe:
         key = accept(request)
         assert key is not None
         return Response(101, {"sec-websocket-accept": key.decode()}, socket)
+
+
+def _name(name: str, text: str) -> str:
+    """A value in a group's name; unlike a topic's word it may have dots, as addresses and hosts do."""
+    return _word(name, text.replace(".", "_")) and text
 
 
 def handler(settings: Any, site: Site) -> Subscribe:
