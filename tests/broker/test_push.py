@@ -10,6 +10,7 @@ from aiohttp import web
 
 from blocks.broker import Broker
 from blocks.broker.client import connect
+from blocks.broker.errors import Closed
 from blocks.broker.push import Webhook, read_webhooks
 from blocks.broker.signature import is_signed, read_secret, sign
 from blocks.core.errors import ConfigError
@@ -142,3 +143,15 @@ async def test_a_wrong_file_is_refused(tmp_path: Path, text: str, match: str) ->
     async with Broker(":memory:") as broker:
         with pytest.raises(ConfigError, match=match):
             read_webhooks(broker, path)
+
+
+async def test_a_webhook_that_lost_its_broker_says_so(receiver: Receiver) -> None:
+    async with serving() as net:
+        client = connect(net.url, give_up_after=0.0)
+        with pytest.raises(Closed):
+            async with client, Webhook(client, "t", receiver.url, group="hook") as hook:
+                await net.down()
+                assert hook._task is not None
+                await within(asyncio.wait([hook._task]))
+        with pytest.raises(Closed, match="not opened again"):
+            await client.__aenter__()

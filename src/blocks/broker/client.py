@@ -132,6 +132,8 @@ class Client(Asking):
         self._drained: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Client:
+        if self._closing:
+            raise Closed("a client that was closed is not opened again: call connect")
         self.loop = asyncio.get_running_loop()
         self._over = None
         try:

@@ -107,9 +107,14 @@ class Webhook:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        task = self._task
+        if task is None:
+            return
+        ended = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        if ended and kind is None:
+            await task  # what ended it is not kept from whoever ran it
 
     async def _run(self, ready: asyncio.Future[None]) -> None:
         import aiohttp
