@@ -12,6 +12,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from blocks.balancer import LoadBalancer as LoadBalancer
+    from blocks.broker import Broker as Broker
+    from blocks.broker import connect as connect
+    from blocks.edge import Edge as Edge
+    from blocks.gateway import Gateway as Gateway
+    from blocks.gateway import route as route
     from blocks.http import Headers as Headers
     from blocks.http import Request as Request
     from blocks.http import Response as Response
@@ -26,6 +31,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "LoadBalancer": "blocks.balancer",
+    "Broker": "blocks.broker",
+    "connect": "blocks.broker",
+    "Edge": "blocks.edge",
+    "Gateway": "blocks.gateway",
+    "route": "blocks.gateway",
     "Upstream": "blocks.http",
     "Headers": "blocks.http",
     "Request": "blocks.http",
@@ -39,7 +49,7 @@ _HOMES = {
     "to_aiohttp": "blocks.http.adapters",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  # the names are those of the table above
+__all__ = ["__version__", *_HOMES]  # the names are those of the table above
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,8 @@ _COMMANDS = {
     "broker": ("blocks.broker.cli", "broker", "A durable publish/subscribe broker and work queue, and its client."),
     "gateway": ("blocks.gateway.cli", "gateway", "One front door: routes, limits, identity."),
     "edge": ("blocks.edge.cli", "edge", "A caching edge: pull and push."),
+    "bench": ("blocks.testing.cli", "bench", "Put a URL under an open load, and report percentiles and what failed."),
+    "fault": ("blocks.testing.cli", "fault", "A proxy that breaks exactly the connections it is told to."),
 }
 
 
