@@ -127,6 +127,22 @@ def test_limits_refuse_clearly() -> None:
     assert not rig.publish("t", b"x").errors
 
 
+def test_one_call_is_bounded_as_it_becomes_one_batch() -> None:
+    rig = Rig(limits=Limits(frame_bytes=100))
+    assert isinstance(rig.publish("t", b"x" * 60, b"y" * 60).errors[1], TooLarge)
+
+
+def test_stored_times_do_not_go_back_over_a_restart() -> None:
+    rig = Rig()
+    rig.publish("t", b"1")
+    rig.stop()
+    rig.clock.jump(-1000)
+    after = Rig(rig.disk, rig.clock)
+    after.publish("t", b"2")
+    times = [batch.time for s in after.engine.log.segments.values() for batch in after.engine.log.batches(s)]
+    assert times == sorted(times)
+
+
 def test_a_message_is_not_delivered_after_its_time_to_live() -> None:
     rig = Rig()
     rig.publish("t", b"short", b"long", b"ever", ttls=[5.0, 50.0, None])

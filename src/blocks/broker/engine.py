@@ -93,8 +93,8 @@ class Engine(Catalog):
             replay.load(recovered.state)
         for batch in recovered.after:
             replay.apply(batch)
-            self._time = max(self._time, batch.time)
         replay.finish()
+        self._time = max((segment.index.latest for segment in self.log.segments.values()), default=0.0)
 
     # -- time ------------------------------------------------------------------------------------------------------
 

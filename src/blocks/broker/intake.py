@@ -81,13 +81,14 @@ class Intake:
             raise BadRequest("there is no message in it")
         if self._engine.draft.size >= FULL:  # here, and not on the way: what one frame brings goes into one batch
             self._engine.next_draft()
+        if (size := sum(map(len, payloads))) > self._limits.frame_bytes:
+            raise TooLarge(f"{size} bytes in one call, the limit is {self._limits.frame_bytes}: publish them in parts")
         if publication.dues is not None and self.scheduled + len(payloads) > self._limits.scheduled:
             raise QuotaExceeded(f"{self.scheduled} messages are scheduled, the limit is {self._limits.scheduled}")
         if publication.topics is None:
             topic = self.topic(publication.topic)
             if topic.plain and publication.ids is None and self._fits(publication):
                 first = topic.next
-                size = sum(map(len, payloads))
                 self.append(topic, payloads, size, self._columns(publication))
                 return Receipts(publication, range(first, first + len(payloads)), self._engine.durability)
         return self._sort(publication)

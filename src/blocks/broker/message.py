@@ -227,6 +227,7 @@ class Limits:
     """What a peer can make grow, and how far."""
 
     message_bytes: int = 8 << 20  # NATS allows up to 8 MiB for max_payload; RabbitMQ 16 MiB
+    frame_bytes: int = 256 << 20  # payloads of one publish call; it goes into one batch, which readers decode whole
     header_bytes: int = 64 << 10
     headers: int = 256
     key_bytes: int = 4096
