@@ -51,3 +51,11 @@ def test_links_between_pages_lead_somewhere():
             if not (path.parent / target).exists():
                 broken.append(f"{path.relative_to(ROOT)} -> {target}")
     assert not broken
+
+
+def test_every_page_is_in_its_index():
+    missing = []
+    for folder in ("how-to", "reference", "decisions"):
+        index = (ROOT / "docs" / folder / "index.md").read_text(encoding="utf-8")
+        missing += [path.name for path in (ROOT / "docs" / folder).glob("*.md") if path.name != "index.md" and f"({path.name})" not in index]
+    assert not missing, f"python tools/index_docs.py writes the indexes; missing: {missing}"
