@@ -98,6 +98,16 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     @property
+    def clients(self) -> int:
+        """Connections of clients that it holds a descriptor of."""
+        count = 0
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if int(fields[1].partition(":")[2], 16) == self.port and fields[3] != "0A" and fields[9] != "0":
+                count += 1
+        return count
+
+    @property
     def memory(self) -> int:
         """Resident bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

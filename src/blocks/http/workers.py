@@ -163,8 +163,9 @@ class _Supervisor:
         code = FAILURE
         try:
             signal.set_wakeup_fd(-1)
-            for name in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for name in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
                 signal.signal(name, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves there is nothing to reload
             os.close(self._lifeline[1])
 
             def ready(line: dict[str, Any]) -> None:
@@ -202,7 +203,8 @@ class _Supervisor:
             del self._children[pid]
             code = os.waitstatus_to_exitcode(status)
             if self._stopping:
-                self._code = max(self._code, code if code >= 0 else FAILURE)
+                if code != -signal.SIGTERM:  # told to stop before it had begun to serve
+                    self._code = max(self._code, code if code >= 0 else FAILURE)
                 continue
             now = time.monotonic()
             if now - started > _STEADY:
