@@ -148,10 +148,14 @@ async def test_a_wrong_file_is_refused(tmp_path: Path, text: str, match: str) ->
 async def test_a_webhook_that_lost_its_broker_says_so(receiver: Receiver) -> None:
     async with serving() as net:
         client = connect(net.url, give_up_after=0.0)
-        with pytest.raises(Closed):
+
+        async def lose() -> None:
             async with client, Webhook(client, "t", receiver.url, group="hook") as hook:
                 await net.down()
                 assert hook._task is not None
                 await within(asyncio.wait([hook._task]))
+
+        with pytest.raises(Closed):
+            await lose()
         with pytest.raises(Closed, match="not opened again"):
             await client.__aenter__()
