@@ -45,9 +45,7 @@ class RedisPeer:
             "--dir",
             str(self._folder),
         ]
-        self._process = subprocess.Popen(
-            [str(BINARY), *fixed, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._spawn(fixed)
         for _ in range(400):
             try:
                 answer = await self.command(b"PING")
@@ -57,6 +55,11 @@ class RedisPeer:
                 return
             await asyncio.sleep(0.025)
         raise AssertionError("redis-server did not come up in 10 s")
+
+    def _spawn(self, fixed: list[str]) -> None:
+        self._process = subprocess.Popen(
+            [str(BINARY), *fixed, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     async def command(self, line: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

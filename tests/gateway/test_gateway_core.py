@@ -8,7 +8,8 @@ from blocks.core.clock import FakeClock
 from blocks.core.errors import ClientFault, ConfigError, UpstreamTimeout
 from blocks.core.metrics import Metrics
 from blocks.core.status import Status
-from blocks.gateway import Gateway, Versions, context_of, route
+from blocks.gateway import Consumer, Gateway, Versions, context_of, route
+from blocks.gateway.figures import Top
 from blocks.http.body import Stream
 from blocks.http.handler import running
 from blocks.http.message import Peer, Request, Response
@@ -247,3 +248,31 @@ async def test_one_dead_service_does_not_take_the_others_away() -> None:
     assert Gateway([route("/a", up), route("/b", down)]).status is Status.BUSY
     assert Gateway([route("/a", down), route("/b", down)]).status is Status.CLOSED
     assert (await ask(Gateway([route("/", up)]))).status == 999
+
+
+async def test_consumers_have_figures_of_their_own_in_a_bounded_number() -> None:
+    class Who:
+        name = "auth"
+
+        def check(self, request: Request, context: Any) -> None:
+            context.consumer = Consumer(request.query)
+
+    app = Gateway([route("/", echo, auth=Who(), limit="2/h per consumer")], clock=FakeClock())
+    app.consumers.size = 2
+    for name in ("ann", "ann", "ann", "bob", "carl", "dora"):
+        await ask(app, f"/?{name}")
+    assert app.consumers.counts == {"ann": [3, 0, 1], "bob": [1, 0, 0], "other": [2, 0, 0]}
+    metrics = Metrics()
+    metrics.collect(app.readings)
+    assert 'blocks_gateway_consumer_limited_total{consumer="ann"} 1' in metrics.render()
+    assert app.top.most(1)[0]["name"] == "ann"
+
+
+def test_the_sketch_keeps_the_most_frequent_in_bounded_memory() -> None:
+    top = Top(size=10)
+    for number in range(2000):
+        top.add("often" if number % 3 == 0 else f"k{number}")
+    [first, *_] = top.most()
+    assert first["name"] == "often"
+    assert first["count"] - first["error"] <= 667 <= first["count"]
+    assert len(top.most(100)) == 10

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from blocks.core.histogram import Histogram
-from blocks.core.metrics import Reading
+from blocks.core.metrics import OTHER, Reading
 
+MAX_NAMED = 200  # consumers with figures of their own: labels must be bounded (Prometheus' advice: hundreds at most)
 MAX_CONSUMERS = 50  # keys that are told apart; the sketch replaces the least of them
 
 
@@ -31,6 +32,41 @@ class Figures:
         """A step answered instead of the service."""
         self.refused += 1
         self.refused_by[step] = self.refused_by.get(step, 0) + 1
+
+
+class ByConsumer:
+    """Requests, errors and refusals by limits of each consumer; those who come when ``size`` are known are counted as ``other``."""
+
+    __slots__ = ("counts", "size")
+
+    def __init__(self, size: int = MAX_NAMED) -> None:
+        self.size = size
+        self.counts: dict[str, list[int]] = {}
+
+    def add(self, name: str, status: int) -> None:
+        """One answer."""
+        entry = self.counts.get(name)
+        if entry is None:
+            if len(self.counts) >= self.size:
+                name = OTHER
+            entry = self.counts.setdefault(name, [0, 0, 0])
+        entry[0] += 1
+        if status >= 500:
+            entry[1] += 1
+        elif status == 429:
+            entry[2] += 1
+
+    def readings(self) -> Iterable[Reading]:
+        """As Prometheus series."""
+        for name, (requests, errors, limited) in self.counts.items():
+            label = (("consumer", name),)
+            yield Reading("blocks_gateway_consumer_requests_total", "counter", "Requests by consumer.", label, requests)
+            yield Reading(
+                "blocks_gateway_consumer_errors_total", "counter", "Answers of 5xx by consumer.", label, errors
+            )
+            yield Reading(
+                "blocks_gateway_consumer_limited_total", "counter", "Answers of 429 by consumer.", label, limited
+            )
 
 
 def readings(figures: Iterable[tuple[str, Figures]]) -> Iterable[Reading]:

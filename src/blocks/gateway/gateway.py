@@ -20,7 +20,7 @@ from blocks.http.message import Request, Response
 from .address import Addresses
 from .context import STATE_KEY, Context
 from .ending import Ending
-from .figures import Figures, Top, readings, step_readings
+from .figures import ByConsumer, Figures, Top, readings, step_readings
 from .parts import Parts
 from .path import BadPath
 from .problem import problem
@@ -93,6 +93,7 @@ class Gateway:
         self.kept: Kept = snapshot.site.keeper
         self.unrouted = Figures()
         self.top = Top()
+        self.consumers = ByConsumer()
         self._choose: Choose | None = None
         self._observe: Observer | None = None
         self._parts = Parts()
@@ -115,6 +116,7 @@ class Gateway:
         """The gateway's figures, for ``/metrics``."""
         lanes = self.snapshot.lanes
         yield from readings([*((route.name, lane.figures) for route, lane in lanes.items()), ("(none)", self.unrouted)])
+        yield from self.consumers.readings()
         for route, lane in lanes.items():
             for step in lane.plan.steps:
                 counts = getattr(step, "figures", None)
@@ -197,6 +199,8 @@ class Gateway:
         figures.durations.record(seconds)
         if self._observe is not None:
             self._observe(snapshot, response.status, seconds)
+        if context.consumer is not None:
+            self.consumers.add(context.consumer.name, response.status)
         if context.limited is not None:
             self.top.add(context.limited)
         if context.ends is not None:
