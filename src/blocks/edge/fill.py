@@ -39,8 +39,8 @@ class Fill:
     """
 
     __slots__ = (
-        "_base", "_chunks", "_congested", "_fastest", "_held", "_readers", "_slowest", "_source", "_starts", "_sweeper", "_waiting",
-        "complete", "deadline", "error", "finished", "kept", "length", "limit", "overflowed", "size", "tap", "trailers",
+        "_base", "_chunks", "_fastest", "_held", "_readers", "_slowest", "_source", "_starts", "_sweeper", "_waiting",
+        "complete", "deadline", "error", "finished", "kept", "length", "limit", "size", "trailers",
     )  # fmt: skip
 
     def __init__(self, length: int | None, *, kept: bool, limit: int) -> None:
@@ -52,8 +52,6 @@ class Fill:
         self.error: BaseException | None = None
         self.trailers: Headers | None = None
         self.finished: Callable[[BaseException | None], None] | None = None
-        self.overflowed: Callable[[], None] | None = None
-        self.tap: Callable[[bytes], None] | None = None  # sees each piece as it comes (the second tier's writer)
         self.deadline = inf
         self._chunks: list[bytes] = []
         self._starts: list[int] = []
@@ -62,7 +60,6 @@ class Fill:
         self._waiting: set[_Reader] = set()
         self._slowest: _Reader | None = None
         self._fastest = 0
-        self._congested = False
         self._source: Stream | None = None
         self._held = False
         self._sweeper: Sweeper | None = None
@@ -79,12 +76,8 @@ class Fill:
         self._chunks.append(data)
         self._starts.append(self.size)
         self.size += len(data)
-        if self.tap is not None:
-            self.tap(data)
         if self.kept and self.size > self.limit:
             self.kept = False
-            if self.overflowed is not None:
-                self.overflowed()
         for reader in list(self._waiting):
             reader.push()
         self.balance()
@@ -209,7 +202,6 @@ class Fill:
             at = self._base if slowest is None else slowest.at
             self._let_go(at)
             behind = self.size - at > WINDOW
-        behind = behind or self._congested
         if behind and not self._held:
             self._held = True
             source.pause()
@@ -219,11 +211,6 @@ class Fill:
             self._held = False
             self._unwatch()
             source.resume()
-
-    def hold(self, congested: bool) -> None:
-        """The second tier is congested, or not any more: pause the origin, or let it go on."""
-        self._congested = congested
-        self.balance()
 
     def _let_go(self, before: int) -> None:
         count = 0

@@ -23,16 +23,16 @@ from blocks.http.body import Stream
 from blocks.http.message import Headers, Response, Section
 
 from . import cache_status
+from .answers import counted, deliver, first_answer, from_origin, hit_section, uncached
 from .collapse import Abandoned, Flight
-from .deliver import answer, lines_for, partial_response, unsatisfiable
-from .entry import PARTIAL, PASS, TRANSFORM, Entry, Kept
-from .fill import Fill
+from .deliver import partial_response, unsatisfiable
+from .entry import PARTIAL, PASS, Entry
 from .freshness import is_fresh, may_revalidate_behind, may_serve_on_error
 from .invalidation import invalidated_tags, invalidated_urls, invalidates, same_origin
 from .ranges import Parts, parse_content_range, parse_range, range_holds, wanted
 from .store import Purge
 from .storing import add_part, freshen, keep, pass_by
-from .validators import is_not_modified, strongly_same, validating_pairs
+from .validators import strongly_same, validating_pairs
 from .vary import variant_part
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
     entry, refused = keep(edge, visit, response, asked_at)
     if entry is not None:
         flight.land(entry)
-        return await _first_answer(edge, visit, entry, response)
+        return await first_answer(edge, visit, entry, response)
     edge.counts.refused += 1
     visit.detail = refused
     if old is not None and status < 500 and not visit.asked.no_store:
@@ -258,54 +258,8 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
     else:
         pass_by(edge, visit, status)
         flight.land(None)
-    _from_origin(edge, response)
-    return _uncached(edge, visit, response)
-
-
-async def _first_answer(edge: Edge, visit: Visit, entry: Entry, response: Response) -> Response:
-    """What the one who asked the origin gets: the origin's own fields, unless it asked for a part or on a condition."""
-    body = entry.body
-    status = cache_status.forwarded(
-        edge.name,
-        visit.reason,
-        response.status,
-        stored=not isinstance(body, Fill) or body.kept,
-        ttl=entry.lifetime - entry.age(visit.now),
-        detail=visit.detail,
-    )
-    transformed = entry.flags & TRANSFORM
-    if transformed:
-        entry = await edge.coded(visit, entry)
-    if response.status != 206 and (transformed or not visit.facts.plain):
-        age = [pair for pair in response.headers.raw if pair[0] == b"age"]
-        fields = Section([*entry.section.pairs, *age, (b"cache-status", status.encode("latin-1"))])
-        first = answer(visit.section, visit.request.method, entry, fields, edge.clock.wall(), edge.random)
-        if isinstance(body, Fill):
-            body.stop_unread()
-        return _counted(edge, first)
-    if isinstance(response.body, Stream) and not entry.flags & PARTIAL and entry.status == response.status:
-        response.body = body if isinstance(body, bytes) else body.stream()
-    if entry.wire is response.headers.section.wire:
-        response.headers.section = Kept(b"%bCache-Status: %b\r\n" % (entry.wire, status.encode("latin-1")))
-    else:
-        response.headers.replace((), [(b"cache-status", status.encode("latin-1"))])
-    return _counted(edge, response)
-
-
-def _uncached(edge: Edge, visit: Visit, response: Response) -> Response:
-    """An answer that was not stored goes to the one who asked; its conditions were taken off on the way and are looked at here."""
-    status = cache_status.forwarded(
-        edge.name, visit.reason or cache_status.URI_MISS, visit.fetched_status, detail=visit.detail
-    )
-    response.headers.replace((), [(b"cache-status", status.encode("latin-1"))])
-    section = response.headers.section
-    if response.status == 200 and (visit.section.has(b"if-none-match") or visit.section.has(b"if-modified-since")):
-        index = section.index
-        first = [index.get(name, [None])[0] for name in (b"etag", b"last-modified")]
-        if is_not_modified(visit.section, first[0], first[1], None, edge.clock.wall()):
-            response.discard()
-            return Response(304, response.headers)
-    return _counted(edge, response)
+    from_origin(edge, response)
+    return uncached(edge, visit, response)
 
 
 def _failed(edge: Edge, visit: Visit, failure: Failure) -> Response:
@@ -350,13 +304,13 @@ async def part(edge: Edge, visit: Visit) -> Response | str:
         data = [parts.cut(cut) for cut in cuts]
         if all(piece is not None for piece in data):
             edge.counts.hits += 1
-            section = _hit_section(edge, visit, entry)
+            section = hit_section(edge, visit, entry)
             if not cuts:
                 return unsatisfiable(section, length)
             body = data[0] if len(cuts) == 1 else parts
             if body is not None and isinstance(body, bytes):
                 response = partial_response(parts, cuts, length, section, edge.random)
-                return _counted(edge, response)
+                return counted(edge, response)
         visit.entry = None
         return "miss"
     return await _complete(edge, visit, entry, parts)
@@ -429,7 +383,7 @@ async def head(edge: Edge, visit: Visit) -> Response | str:
         known = freshen(edge, visit, old, response, asked_at)[0] if same else None
         if known is None:
             edge.library.forget(old.key)
-    return _uncached(edge, visit, response)
+    return uncached(edge, visit, response)
 
 
 async def forward(edge: Edge, visit: Visit) -> Response | str:
@@ -455,10 +409,10 @@ async def forward(edge: Edge, visit: Visit) -> Response | str:
     if response.status == 101:
         return response
     if not stored:
-        _from_origin(edge, response)
+        from_origin(edge, response)
     status = cache_status.forwarded(edge.name, visit.reason, response.status, stored=stored)
     response.headers.replace((), [(b"cache-status", status.encode("latin-1"))])
-    return _counted(edge, response)
+    return counted(edge, response)
 
 
 def _keep_post(edge: Edge, visit: Visit, response: Response, url: str, asked_at: float) -> bool:
@@ -475,48 +429,6 @@ def _keep_post(edge: Edge, visit: Visit, response: Response, url: str, asked_at:
 async def purge(edge: Edge, visit: Visit) -> Response | str:
     """PURGE takes out what is stored for its URL, when the client may (the method that nginx, Varnish and Squid know)."""
     return edge.purge_request(visit.request)
-
-
-def deliver(edge: Edge, visit: Visit, entry: Entry, *, collapsed: bool = False, validated: bool = False) -> Response:
-    """The answer made of an entry, with Age and Cache-Status (RFC 9111 §4, RFC 9211)."""
-    if collapsed or validated:
-        now = edge.clock.monotonic()
-        age = entry.age(now)
-        status = cache_status.forwarded(
-            edge.name,
-            visit.reason or cache_status.URI_MISS,
-            visit.fetched_status or None,
-            stored=validated,
-            collapsed=collapsed,
-            ttl=entry.lifetime - age,
-        )
-        section: Section = lines_for(entry, int(age), status)
-    else:
-        section = _hit_section(edge, visit, entry)
-    if isinstance(entry.body, Fill) and not entry.body.joinable:
-        raise Failure("the body can no longer be read from its first byte")
-    return _counted(edge, answer(visit.section, visit.request.method, entry, section, edge.clock.wall(), edge.random))
-
-
-def _hit_section(edge: Edge, visit: Visit, entry: Entry) -> Section:
-    age = entry.age(visit.now)
-    return lines_for(entry, int(age), cache_status.hit(edge.name, entry.lifetime - age, visit.detail))
-
-
-def _from_origin(edge: Edge, response: Response) -> None:
-    """Count a body that goes to the client alone."""
-    body = response.body
-    size = len(body) if isinstance(body, bytes) else body.length if isinstance(body, Stream) else 0
-    edge.counts.bytes_from_origin += size or 0
-
-
-def _counted(edge: Edge, response: Response) -> Response:
-    body = response.body
-    if isinstance(body, bytes):
-        edge.counts.bytes_served += len(body)
-    elif isinstance(body, Stream) and body.length is not None:
-        edge.counts.bytes_served += body.length
-    return response
 
 
 STEPS: dict[str, Step] = {
