@@ -487,3 +487,13 @@ async def test_names_of_two_issuers_are_two_owners_and_nameless_tokens_are_many(
     )
     assert subscriber("2001:db8::1") == subscriber("2001:db8::2") != subscriber("2001:db8:0:1::1")
     assert subscriber("192.0.2.1") == "192.0.2.1"
+
+
+async def test_a_flood_of_distinct_tokens_leaves_a_bounded_memory() -> None:
+    scheme = jwt(cache=10, client=None, total=None)
+    for n in range(40):
+        assert isinstance(scheme.identify(bearer(token(jti=str(n))), context()), Consumer)
+    for n in range(40):
+        assert isinstance(scheme.identify(bearer(token(jti=str(n)) + "A" * 4), context()), Refusal)
+    assert len(scheme._tokens) == 10
+    assert len(scheme.refused) == 1

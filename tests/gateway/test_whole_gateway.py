@@ -179,6 +179,14 @@ async def test_ends_in_code() -> None:
             text = (await stream.read()).decode()
             assert "data: m\n\n" in text
             assert text.count("data:") == 1
+            told = {
+                (dict(one.labels)["step"], dict(one.labels)["what"]): one.value
+                for one in gateway.readings()
+                if one.name.endswith("step_events_total")
+            }
+            assert told[("publish", "published")] == 2
+            assert told[("jobs", "started")] == 1
+            assert told[("compose", "failed_a")] == 0
             first = await ask(gateway, "GET", "/cached", x_api_key="k")
             assert (await ask(gateway, "GET", "/cached", x_api_key="k"))[1] == first[1]
             assert (await ask(gateway, "GET", "/cached"))[1] != first[1]

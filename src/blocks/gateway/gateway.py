@@ -118,10 +118,10 @@ class Gateway:
         yield from readings([*((route.name, lane.figures) for route, lane in lanes.items()), ("(none)", self.unrouted)])
         yield from self.consumers.readings()
         for route, lane in lanes.items():
-            for step in lane.plan.steps:
-                counts = getattr(step, "figures", None)
-                if counts is not None:
-                    yield from step_readings(route.name, step.name, counts())
+            for part in (*lane.plan.steps, lane.route.handler):  # compositions, jobs and messages count, too
+                counts = getattr(part, "figures", None)
+                if callable(counts):
+                    yield from step_readings(route.name, str(getattr(part, "name", "service")), counts())
 
     async def __aenter__(self) -> Gateway:
         """``running`` has entered the parts; they stay until it leaves them."""
