@@ -61,8 +61,9 @@ class Server:
     ...     print(server.url)                                   # the port is known now
 
     ``tls`` is an ``ssl.SSLContext`` (see ``blocks.http.tls``) for every TCP listener. ``handler``'s parts are entered first and left last.
-    ``drain`` is how many seconds ``stop`` lets requests finish, ``last_call`` how long of that an idle connection may still ask: a request
-    on its way when the drain began is answered, and told to close (Envoy drains so; 0, as nginx has it, would lose it). Raises ``CannotBind``, and ``ConfigError`` for an address that is none.
+    ``drain`` is how many seconds ``stop`` lets requests finish, ``last_call`` how long of that an idle connection may still ask:
+    a request on its way when the drain began is answered, and told to close (Envoy drains so; with 0, as in nginx, it is lost).
+    Raises ``CannotBind``, and ``ConfigError`` for an address that is none.
     """
 
     def __init__(
@@ -190,10 +191,32 @@ class Server:
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Stop listening and let requests finish for ``timeout`` seconds; True when none had to be cut."""
+        grace = self._drain if timeout is None else timeout
+        twins = self._twins() if min(self._last_call, grace) > 0 else []
         self.stop_listening()
         if self.service is None:
             return True
-        return await self.service.drain(self._drain if timeout is None else timeout)
+        if twins:
+            await asyncio.sleep(0)  # the loop lets go of its own descriptors
+            await self._welcome(self.service, _accept_waiting(twins))
+        return await self.service.drain(grace)
+
+    def _twins(self) -> list[socket.socket]:
+        """The listening sockets once more, so that the kernel keeps them, and who waits in them, when the loop closes its own."""
+        bound = [one for listener in self._listeners for one in getattr(listener, "sockets", ())]
+        return [socket.socket(fileno=os.dup(one.fileno())) for one in bound]
+
+    async def _welcome(self, service: Service, accepted: Sequence[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for one in accepted:
+            one.setblocking(False)
+        made = [
+            loop.connect_accepted_socket(
+                lambda: Inbound(service), one, ssl=self._tls if one.family != socket.AF_UNIX else None
+            )
+            for one in accepted
+        ]
+        await asyncio.gather(*made, return_exceptions=True)
 
     async def stop(self, timeout: float | None = None) -> bool:
         """Drain, then leave the handler's parts. Safe to call twice. True when no request had to be cut."""
@@ -202,6 +225,20 @@ class Server:
             return True
         async with stack:
             return await self.drain(timeout)
+
+
+def _accept_waiting(listening: Sequence[socket.socket]) -> list[socket.socket]:
+    """Accept what was connected already, and close: closing alone would reset those connections, requests and all."""
+    found: list[socket.socket] = []
+    for one in listening:
+        with one:
+            one.setblocking(False)
+            try:
+                while True:
+                    found.append(one.accept()[0])
+            except OSError:
+                pass  # none is left, or no descriptor
+    return found
 
 
 def _name(bound: socket.socket) -> str:
