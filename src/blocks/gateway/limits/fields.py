@@ -17,6 +17,7 @@ from ..problem import PROBLEM_TYPE
 from .concurrency import Concurrency
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+_MOST_MADE = 256  # refusals remembered for a route
 _MOST = 999_999_999_999_999  # the largest Integer of a structured field (RFC 9651 §3.3.1)
 
 
@@ -53,30 +54,37 @@ def item(label: bytes, left: float, reset: float) -> bytes:
 
 
 class Refusals:
-    """Makes the 429 answers of one route; the body depends only on which limits refused, so it is made once for each set."""
+    """Makes the 429 answers of one route. One that repeats, to the second of its wait, is put together once, wire form and all."""
 
-    __slots__ = ("_bodies",)
+    __slots__ = ("_made",)
 
     def __init__(self) -> None:
-        self._bodies: dict[tuple[str, ...], bytes] = {}
+        self._made: dict[tuple[object, ...], tuple[Section, bytes]] = {}
 
     def refuse(self, refused: list[tuple[str, bytes, bytes, float]]) -> Response:
         """The answer when these refused: (name, label, policy or b"" when clients are not told, wait in seconds)."""
-        pairs: list[Pair] = [(b"content-type", PROBLEM_TYPE), (b"cache-control", b"no-store")]
-        longest = max(wait for _, _, _, wait in refused)
-        if longest < inf:
-            pairs.append((b"retry-after", b"%d" % max(ceil(longest), 1)))
-        told = [entry for entry in refused if entry[2]]
-        if told:
-            pairs.append((b"ratelimit-policy", b", ".join([policy for _, _, policy, _ in told])))
-            items = [b"%s;r=0" % label if wait == inf else item(label, 0, wait) for _, label, _, wait in told]
-            pairs.append((b"ratelimit", b", ".join(items)))
-        return Response(429, Headers.of(Section(pairs)), self._body(tuple([name for name, _, _, _ in refused])))
+        key = tuple([(name, policy, inf if wait == inf else ceil(wait)) for name, _, policy, wait in refused])
+        made = self._made.get(key)
+        if made is None:
+            if len(self._made) >= _MOST_MADE:
+                self._made.clear()
+            made = self._made[key] = (_refusal(refused), _body([name for name, _, _, _ in refused]))
+        return Response(429, Headers.of(made[0]), made[1])
 
-    def _body(self, names: tuple[str, ...]) -> bytes:
-        body = self._bodies.get(names)
-        if body is None:
-            title = "Request cannot be satisfied as assigned quota has been exceeded"
-            document = {"type": QUOTA_EXCEEDED, "title": title, "status": 429, "violated-policies": list(names)}
-            body = self._bodies[names] = json.dumps(document).encode()
-        return body
+
+def _refusal(refused: list[tuple[str, bytes, bytes, float]]) -> Section:
+    pairs: list[Pair] = [(b"content-type", PROBLEM_TYPE), (b"cache-control", b"no-store")]
+    longest = max(wait for _, _, _, wait in refused)
+    if longest < inf:
+        pairs.append((b"retry-after", b"%d" % max(ceil(longest), 1)))
+    told = [entry for entry in refused if entry[2]]
+    if told:
+        pairs.append((b"ratelimit-policy", b", ".join([policy for _, _, policy, _ in told])))
+        items = [b"%s;r=0" % label if wait == inf else item(label, 0, wait) for _, label, _, wait in told]
+        pairs.append((b"ratelimit", b", ".join(items)))
+    return Section(pairs)
+
+
+def _body(names: list[str]) -> bytes:
+    title = "Request cannot be satisfied as assigned quota has been exceeded"
+    return json.dumps({"type": QUOTA_EXCEEDED, "title": title, "status": 429, "violated-policies": names}).encode()
