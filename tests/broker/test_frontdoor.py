@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from blocks.broker import Broker
 from blocks.broker.backdoor import BackDoor
@@ -176,8 +177,14 @@ async def test_the_back_door_answers_this_machine_only() -> None:
         assert await get("/livez") == (200, "ok\n")
         assert await get("/readyz") == (200, "open\n")
         assert json.loads((await get("/readyz?verbose"))[1])["status"] == "OPEN"
-        assert "blocks_broker_status 2" in (await get("/metrics"))[1]
+        async with broker.subscribe("t", group='odd"one', start="earliest"):
+            text = (await get("/metrics"))[1]
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        assert families["blocks_broker_status"].samples[0].value == 2
+        assert families["blocks_broker_published"].type == "counter"
+        (lag,) = families["blocks_broker_group_lag"].samples
+        assert (lag.labels, lag.value) == ({"group": 'odd"one'}, 1)
         assert [row["topic"] for row in json.loads((await get("/topics"))[1])] == ["t"]
-        assert json.loads((await get("/groups"))[1]) == []
+        assert [row["group"] for row in json.loads((await get("/groups"))[1])] == ['odd"one']
         assert (await get("/livez", Host="evil.example"))[0] == 403
         assert (await get("/livez", Origin="http://evil.example"))[0] == 403

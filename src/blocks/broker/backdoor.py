@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .broker import Broker
 
 
+LABELS = 100  # groups with a lag of their own in /metrics
+_COUNTERS = frozenset({"published", "duplicates", "refused", "delivered", "acked", "dead_letters", "scheduled"})
+
+
 class BackDoor:
     """Listens on ``listen``, which must be loopback, while its context is open. Raises ``ConfigError``."""
 
@@ -92,9 +96,21 @@ def _metrics(engine: Any, query: Any) -> tuple[int, Any]:
     lines = []
     for name, value in engine.stats().items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            lines.append(f"# TYPE blocks_broker_{name} gauge\nblocks_broker_{name} {value}\n")
+            kind, full = ("counter", f"{name}_total") if name in _COUNTERS else ("gauge", name)
+            lines.append(f"# TYPE blocks_broker_{full} {kind}\nblocks_broker_{full} {value}\n")
     lines.append(f"# TYPE blocks_broker_status gauge\nblocks_broker_status {int(engine.status)}\n")
+    lags: dict[str, int] = {}
+    for row in engine.lag():
+        if row["group"] in lags or len(lags) < LABELS:
+            lags[row["group"]] = lags.get(row["group"], 0) + row["lag"]
+    if lags:
+        lines.append("# TYPE blocks_broker_group_lag gauge\n")
+        lines += [f'blocks_broker_group_lag{{group="{_escaped(group)}"}} {lag}\n' for group, lag in lags.items()]
     return 200, "".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 _ANSWERS: dict[str, Callable[[Any, Any], tuple[int, Any]]] = {
