@@ -185,6 +185,7 @@ class Administration:
 
     def trim(self, topic: Topic, first: int, size: int) -> None:
         """Messages before ``first``, of ``size`` bytes of payload together, are not kept any longer."""
+        self._engine().removals += 1
         topic.first = max(topic.first, min(first, topic.committed))
         topic.size = max(0, topic.size - size)
         self._engine().record("trim", topic.name, topic.first, topic.size)

@@ -25,6 +25,7 @@ class Catalog(Administration):
         self.checks = Checks()
         self._subscriptions: dict[int, Subscription] = {}
         self._ends: dict[str, int] = {}  # where deleted topics ended whose last messages are not in the log yet
+        self.removals = 0  # how often messages were let go, for the cleaner to see whether there is work
         self._serial = 0
 
     # -- topics and groups -----------------------------------------------------------------------------------------
@@ -50,6 +51,7 @@ class Catalog(Administration):
 
     def drop_topic(self, topic: Topic) -> None:
         """Forget a topic and its messages."""
+        self.removals += 1
         self.topic_named.pop(topic.name, None)
         if topic.next > self._engine().log.end_of(topic.name):
             self._ends[topic.name] = topic.next

@@ -7,6 +7,7 @@ rewrites or removes segments of which enough is gone.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from random import Random
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import BrokerError
 from .log.batch import BadBatch
-from .log.cleaner import Keep, drop_markers, last_values, remove, rewrite
+from .log.cleaner import Keep, Rewritten, drop_markers, last_values, remove, rewrite
 from .log.commit import Segment
 from .log.disk import Disk, MemoryDisk
+from .message import TopicOptions
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -26,6 +28,7 @@ INTERVAL = (
     5.0  # seconds between looks (Kafka's log.retention.check.interval.ms is 5 min; a look here costs microseconds)
 )
 DIRTY = 0.5  # a segment is rewritten when this part of it is gone (Kafka's min.cleanable.dirty.ratio)
+_SPANS = 100_000  # topics' parts of segments that one look weighs: 10 ms
 _STEPS = 1000  # batches that one look at one topic reads
 
 
@@ -39,6 +42,9 @@ class Retention:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[int] | None = None
         self._compacted = 0  # the newest segment that compaction has seen
+        self._looked = 0  # the newest segment that this round of looks has seen
+        self._whole = True  # whether this round is in one look
+        self._settled: tuple[int, int] | None = None  # removals and newest segment when a round found nothing to do
 
     def start(self) -> None:
         """Look every ``INTERVAL`` seconds from now on."""
@@ -54,8 +60,13 @@ class Retention:
     def _look(self) -> None:
         if self._task is None or self._task.done():
             self.trim()
-            if self.candidates():
-                self._task = asyncio.get_running_loop().create_task(self.clean())
+            state = (self._engine.removals, max(self._engine.log.segments, default=0))
+            if state != self._settled:  # else nothing went and nothing was sealed since a look found no work
+                found, whole = self.candidates(_SPANS)
+                if found:
+                    self._task = asyncio.get_running_loop().create_task(self._clean(found))
+                elif whole:
+                    self._settled = state
         self.start()
 
     # -- trimming --------------------------------------------------------------------------------------------------
@@ -63,15 +74,17 @@ class Retention:
     def trim(self) -> int:
         """Move the first offset of each topic that holds more than its options allow; gives how many messages went."""
         gone = 0
+        default = self._engine.topic_options
+        skip = default if not _limits(default) else None
         for topic in list(self._engine.topic_named.values()):
-            options = topic.options
-            if options.retain_messages or options.retain_bytes or options.retain_seconds:
-                before = topic.first
-                try:
-                    self._trim(topic)
-                except (BrokerError, OSError) as error:
-                    self._engine.note_problem(f"retention of {topic.name}: {error}")
-                gone += topic.first - before
+            if topic.options is skip or not _limits(topic.options):
+                continue
+            before = topic.first
+            try:
+                self._trim(topic)
+            except (BrokerError, OSError) as error:
+                self._engine.note_problem(f"retention of {topic.name}: {error}")
+            gone += topic.first - before
         return gone
 
     def _trim(self, topic: Topic) -> None:
@@ -108,18 +121,28 @@ class Retention:
 
     # -- cleaning --------------------------------------------------------------------------------------------------
 
-    def candidates(self) -> list[Segment]:
-        """Sealed segments of which enough is gone, or that compaction has not seen."""
+    def candidates(self, spans: float = math.inf) -> tuple[list[Segment], bool]:
+        """Sealed segments of which enough is gone, or that compaction has not seen; and whether all were looked at.
+
+        A look ends after about ``spans`` topics' parts of segments, and the next one goes on behind it.
+        """
         engine = self._engine
         compacted = {name for name, topic in engine.topic_named.items() if topic.options.compact}
-        found = []
-        for segment in engine.log.segments.values():
-            if segment is engine.log.active:
+        found: list[Segment] = []
+        for number, segment in engine.log.segments.items():
+            if segment is engine.log.active or number <= self._looked:
                 continue
-            fresh = segment.header.id > self._compacted and not compacted.isdisjoint(segment.index.spans)
+            if spans <= 0:
+                self._whole = False
+                return found, False
+            spans -= len(segment.index.spans)
+            self._looked = number
+            fresh = number > self._compacted and not compacted.isdisjoint(segment.index.spans)
             if fresh or self.live(segment) <= (1 - DIRTY):
                 found.append(segment)
-        return found
+        whole = self._whole
+        self._looked, self._whole = 0, True
+        return found, whole
 
     def live(self, segment: Segment) -> float:
         """Which part of the segment's payload bytes is still kept, roughly."""
@@ -134,9 +157,12 @@ class Retention:
 
     async def clean(self) -> int:
         """Rewrite or remove what ``candidates`` names and a kept snapshot covers; gives how many messages went."""
+        self._looked = 0
+        return await self._clean(self.candidates()[0])
+
+    async def _clean(self, candidates: list[Segment]) -> int:
         engine, disk = self._engine, self._disk
         covered = self._covered()
-        candidates = self.candidates()
         ready = [segment for segment in candidates if segment.index.end - 1 <= covered]
         if len(ready) < len(candidates):
             engine.want_snapshot()
@@ -157,15 +183,17 @@ class Retention:
         for segment in ready:
             engine.log.hold(segment)
             try:
-                fresh, dropped = await self._off_loop(
+                new: Rewritten = await self._off_loop(
                     lambda s=segment: rewrite(disk, s.header, s.index.end, keep, self._random)  # type: ignore[misc]
                 )
             except (BadBatch, OSError) as error:
                 engine.note_problem(f"{segment.header.name} was not cleaned: {error}")
                 continue
-            gone += dropped
-            engine.log.replace(segment, fresh)
-            if fresh is None:
+            if not new.changed:
+                continue
+            gone += new.gone
+            engine.log.replace(segment, new.segment)
+            if new.segment is None:
                 number = engine.log.next_number + len(engine.committing) + 1  # no later snapshot knows the segment
                 try:
                     await self._off_loop(lambda s=segment, n=number: remove(disk, s.header, n))  # type: ignore[misc]
@@ -200,6 +228,10 @@ class Retention:
             return await asyncio.shield(future)
         finally:
             thread.join()
+
+
+def _limits(options: TopicOptions) -> bool:
+    return bool(options.retain_messages or options.retain_bytes or options.retain_seconds)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

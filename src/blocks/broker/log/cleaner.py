@@ -67,11 +67,19 @@ def _batches(data: bytes, header: SegmentHeader) -> Iterable[Batch]:
         position += length
 
 
-def rewrite(disk: Disk, old: SegmentHeader, end: int, keep: Keep, random: Random) -> tuple[Segment | None, int]:
+class Rewritten(NamedTuple):
+    """What became of a segment: its successor (None: nothing of it stays), how many messages went, whether any did."""
+
+    segment: Segment | None
+    gone: int
+    changed: bool
+
+
+def rewrite(disk: Disk, old: SegmentHeader, end: int, keep: Keep, random: Random) -> Rewritten:
     """Put a copy of segment ``old`` in its place that has only what stays; ``end`` is the number after its last batch.
 
-    Gives the new segment (None if nothing stays: then nothing was written) and how many messages went. Raises
-    ``BadBatch`` for a damaged segment, which is left as it is, and ``OSError``.
+    Where nothing stays, or all does, nothing is written. Raises ``BadBatch`` for a damaged segment, which is left as it
+    is, and ``OSError``.
     """
     header = old._replace(salt=random.getrandbits(63) << 1 | 1, flags=old.flags | REWRITTEN, end=end)
     content = [header.encode()]
@@ -95,11 +103,13 @@ def rewrite(disk: Disk, old: SegmentHeader, end: int, keep: Keep, random: Random
         content.append(data)
         position += len(data)
     if len(content) == 1:
-        return None, gone
+        return Rewritten(None, gone, True)
+    if not gone:
+        return Rewritten(None, 0, False)
     index.length, index.end = position, end
     replace_whole(disk, header.name, b"".join(content))
     replace_whole(disk, index_name(header), index.encode(header))
-    return Segment(header, index, position), gone
+    return Rewritten(Segment(header, index, position), gone, True)
 
 
 def remove(disk: Disk, header: SegmentHeader, number: int) -> None:
