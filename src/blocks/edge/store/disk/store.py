@@ -26,6 +26,7 @@ from .folder import Folder, claim
 from .journal import Journal
 from .log import Log
 from .recovery import drop_strays, recover
+from .writing import Operation, Writing
 
 INLINE = 1024 * 1024  # bytes; larger bodies become blobs. The edge hands larger ones over as fills anyway
 PROMPT = (
@@ -34,8 +35,6 @@ PROMPT = (
 PENDING = 32 * 1024 * 1024  # bytes that may wait to be written; beyond it entries are dropped, not delayed
 MIN_SIZE = 4 * 1024 * 1024
 READERS = 4  # threads that read: nginx's thread_pool default is 32, but here only what the page cache lacks gets there
-
-Operation = Callable[[], Callable[[], None] | None]  # runs in the writing thread; what it returns runs on the loop
 
 
 class _Saved(NamedTuple):
@@ -74,9 +73,7 @@ class DiskStore:
         self.log: Log
         self._clock = clock
         self._session = secrets.randbits(63)
-        self._writer = ThreadPoolExecutor(1, "edge-disk-write")
-        self._operations: list[Operation] = []
-        self._running: asyncio.Future[list[Callable[[], None]]] | None = None
+        self._writing = Writing(self._settle, self._failed)
         self._pending: dict[str, _Saved] = {}
         self._pending_bytes = 0
         self._coming: dict[int, int] = {}  # how many entries of a generation are on their way to the disk
@@ -90,9 +87,9 @@ class DiskStore:
 
     async def __aenter__(self) -> DiskStore:
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._start)
+            await self._writing.run(self._start)
         except BaseException:
-            self._writer.shutdown()
+            self._writing.shutdown()
             self.readers.shutdown()
             raise
         self._open = True
@@ -102,8 +99,8 @@ class DiskStore:
     async def __aexit__(self, *exc: object) -> None:
         await self.sync()
         self._open = False
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._stop)
-        self._writer.shutdown()
+        await self._writing.run(self._stop)
+        self._writing.shutdown()
         self.readers.shutdown()
 
     def _start(self) -> None:
@@ -235,11 +232,7 @@ class DiskStore:
 
     async def sync(self) -> None:
         """Return when everything asked for so far is done, and purges are on the medium."""
-        while self._operations or self._running is not None:
-            if self._running is None:
-                await asyncio.sleep(0)
-            else:
-                await asyncio.wait([self._running])
+        await self._writing.sync()
 
     def stats(self) -> dict[str, int]:
         """Entries, bytes and what happened since the start."""
@@ -426,41 +419,16 @@ class DiskStore:
         fill.kept(content)
 
     def _submit(self, operation: Operation) -> None:
-        if not self._open:
-            return
-        self._operations.append(operation)
-        if self._running is None and len(self._operations) == 1:
-            asyncio.get_running_loop().call_soon(self._go)
+        if self._open:
+            self._writing.submit(operation)
 
-    def _go(self) -> None:
-        if self._running is None and self._operations:
-            batch, self._operations = self._operations, []
-            loop = asyncio.get_running_loop()
-            self._running = loop.run_in_executor(self._writer, self._run, batch)
-            self._running.add_done_callback(self._ran)
-
-    def _run(self, batch: list[Operation]) -> list[Callable[[], None]]:
-        """One batch, in the writing thread: all its records leave in one write for each queue."""
-        done: list[Callable[[], None]] = []
-        for operation in batch:
-            try:
-                then = operation()
-            except OSError:
-                self.log.counters.errors += 1
-                continue
-            if then is not None:
-                done.append(then)
+    def _settle(self) -> None:
+        """The end of a batch, in the writing thread: its records leave in one write for each queue, its purges in one sync."""
         self.log.flush()
         self._flush_journal()
-        return done
 
-    def _ran(self, future: asyncio.Future[Any]) -> None:
-        self._running = None
-        if not future.cancelled():
-            for done in future.result():
-                done()
-        if self._operations:
-            self._go()
+    def _failed(self, error: OSError) -> None:
+        self.log.counters.errors += 1
 
     # -- reading
 
