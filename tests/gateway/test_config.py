@@ -17,7 +17,7 @@ from blocks.gateway.config.complaint import ConfigErrors
 from blocks.gateway.config.load import Loaded, Objects, load
 from blocks.gateway.config.places import places_of
 from blocks.gateway.config.report import report, report_error
-from blocks.http.message import Request, Response
+from blocks.http.message import Peer, Request, Response
 
 GOOD = """
 [gateway]
@@ -76,6 +76,21 @@ async def test_limits_go_on_counting_through_a_reload(tmp_path: Path) -> None:
     second = load(write(tmp_path, GOOD.replace("hello/{name}", "hello/{who}")), clock=clock, kept=first.kept)
     first.swap(second.snapshot)
     assert [(await first(request)).status for _ in range(2)] == [200, 429]
+
+
+async def test_a_country_is_believed_from_trusted_proxies_only(tmp_path: Path) -> None:
+    text = GOOD.replace("[gateway]", '[gateway]\ncountry_field = "x-country"').replace('per = "ip"', 'per = "country"')
+    app = Gateway.of(load(write(tmp_path, text), clock=FakeClock()).snapshot)
+
+    async def status(country: str, peer: str) -> int:
+        request = Request("GET", "/hello/ann", {"host": "a", "x-country": country}, peer=Peer((peer, 1)))
+        return (await app(request)).status
+
+    assert [await status("DE", "10.0.0.1") for _ in range(3)] == [200, 200, 429]
+    assert await status("FR", "10.0.0.1") == 200
+    assert [await status(f"X{number}", "192.0.2.1") for number in range(3)] == [200, 200, 429], (
+        "a client's own word is not heard"
+    )
 
 
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ async def test_early_limits_decide_before_identity() -> None:
         (Limit(rate="10/day", zone="Mars/Olympus"), "not a time zone"),
         (Limit(rate="10/s", early=True, per="key"), "nobody is known yet"),
         ({"rate": "10/s", "pre": "ip"}, "did you mean 'per'"),
-        ("10/s per country", "needs Gateway"),
+        ("10/s per country", "needs \\[gateway\\] country_field"),
     ],
 )
 def test_a_wrong_limit_says_what_would_be_right(limit: Any, words: str) -> None:

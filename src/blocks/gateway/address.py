@@ -90,6 +90,11 @@ class Addresses:
             memo = derived[self] = (known, self._walk(known, request))
         return str(memo[1])
 
+    def believes(self, request: Request) -> bool:
+        """Whether the peer is one of ours, so that fields which it sets may be believed."""
+        host = request.peer.client[0]
+        return self.trusts and self._trusted(plain(host) or ("unix" if host.startswith("/") or not host else host))
+
     def _walk(self, known: str, request: Request) -> str:
         """The first address from the right that is not trusted; the last trusted one when what it wrote is no address."""
         value = request.headers.find(self._field)

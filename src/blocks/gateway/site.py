@@ -59,6 +59,7 @@ class Site:
         subscribers: Mapping[str, Any] | None = None,
         caches: Mapping[str, Any] | None = None,
         country: Callable[[str], str] | None = None,
+        country_field: str = "",
         kept: Kept | None = None,
     ) -> None:
         self.clock = clock
@@ -70,6 +71,7 @@ class Site:
         self.subscribers = subscribers or {}
         self.caches = caches or {}
         self.country = country
+        self.country_field = country_field
         self.keeper = kept or Kept()
         self.addresses = Addresses()
         self.used: set[tuple[Any, ...]] = set()

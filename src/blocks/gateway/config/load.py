@@ -165,7 +165,7 @@ class _Loader:
         return Site(
             clock=self._clock, random=self._random, base=self._source.path.parent, tables=tables, services=self._services,
             publishers=objects.publishers, subscribers=objects.subscribers, caches=objects.caches, country=objects.country,
-            kept=self._kept,
+            country_field=settings.gateway.country_field, kept=self._kept,
         )  # fmt: skip
 
     def _authenticators(self, settings: FileTable, site: Site) -> None:

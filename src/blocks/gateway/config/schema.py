@@ -20,6 +20,7 @@ class GatewayTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     trust_unix: bool = False
     ipv6_prefix: int = 64
     ipv4_prefix: int = 32
+    country_field: str = ""
     encoded_slash: bool = False
     semicolon: bool = False
     defaults: dict[str, Any] = {}

@@ -71,12 +71,7 @@ def _one(kind: str, site: Site, addresses: Addresses) -> Key:
     if kind == "host":
         return lambda request, context: short(request.host.lower().partition(":")[0].rstrip("."))
     if kind == "country":
-        country = site.country
-        if country is None:
-            raise ConfigError(
-                "per = 'country' needs Gateway(country=…), a function from an address to a country's code"
-            )
-        return lambda request, context: short(country(context.client))
+        return _country(site, addresses)
     raise ConfigError(f"per = {kind!r} is not known; there is {', '.join(KINDS)}")
 
 
@@ -108,6 +103,23 @@ def _claim(name: str, addresses: Addresses) -> Key:
         if consumer is None:
             return "\0" + bucket(context.client)
         return short(str(consumer.claims.get(name, "")))
+
+    return key
+
+
+def _country(site: Site, addresses: Addresses) -> Key:
+    country = site.country
+    if country is not None:
+        return lambda request, context: short(country(context.client))
+    if not site.country_field:
+        raise ConfigError(
+            "per = 'country' needs [gateway] country_field, or Gateway(country=…): a function from an address to a code"
+        )
+    field = field_name(site.country_field)
+
+    def key(request: Request, context: Context) -> str:
+        value = request.headers.find(field) if addresses.believes(request) else None
+        return "" if value is None else short(value.decode("latin-1").upper())
 
     return key
 
