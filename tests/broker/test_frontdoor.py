@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from blocks.broker import Broker
@@ -16,6 +18,7 @@ from blocks.broker.cloudevents import of_batch, of_binary, of_structured
 from blocks.broker.errors import BadRequest
 from blocks.broker.frontdoor import FrontDoor
 from blocks.broker.security import read_guard
+from blocks.broker.server import server_tls
 from blocks.core.errors import ConfigError
 from broker.network import until, within
 
@@ -188,3 +191,19 @@ async def test_the_back_door_answers_this_machine_only() -> None:
         assert [row["group"] for row in json.loads((await get("/groups"))[1])] == ['odd"one']
         assert (await get("/livez", Host="evil.example"))[0] == 403
         assert (await get("/livez", Origin="http://evil.example"))[0] == 403
+
+
+async def test_a_door_with_a_certificate_speaks_https(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    pem = tmp_path / "broker.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(pem)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with (
+        Broker(":memory:") as broker,
+        FrontDoor(broker, listen="127.0.0.1:0", tls=server_tls(pem, None, None)) as front,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, ssl=trusting)) as session,
+    ):
+        assert front.url.startswith("https://")
+        assert (await Door(broker, front, session).post("/topics/t", b"x"))[0] == 201

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,15 @@ class FrontDoor:
     """Listens for HTTP on ``listen`` for a broker in this process, while its context is open."""
 
     def __init__(
-        self, broker: Broker, *, listen: str, guard: Guard | None = None, origins: tuple[str, ...] = ()
+        self,
+        broker: Broker,
+        *,
+        listen: str,
+        guard: Guard | None = None,
+        origins: tuple[str, ...] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._broker = broker
         self._address = Address.parse(listen)
         check_exposure(self._address.host, guard)
@@ -58,7 +66,7 @@ class FrontDoor:
     @property
     def url(self) -> str:
         """Where it listens, with the real port."""
-        return f"http://{self._address}"
+        return f"{'http' if self._tls is None else 'https'}://{self._address}"
 
     async def __aenter__(self) -> FrontDoor:
         from aiohttp import web
@@ -71,7 +79,7 @@ class FrontDoor:
             app.router.add_post("/groups/{group}/" + verb, self._guarded(self._settler(verb)))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._address.host, self._address.port)
+        site = web.TCPSite(self._runner, self._address.host, self._address.port, ssl_context=self._tls)
         await site.start()
         self._address = self._address.with_port(self._runner.addresses[0][1])
         return self

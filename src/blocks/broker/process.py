@@ -99,9 +99,10 @@ async def _open_doors(
     """The HTTP listeners and the webhooks that are asked for; their addresses go into ``ready``."""
     if settings.http is not None:
         from .frontdoor import FrontDoor
+        from .server import server_tls
 
-        check_exposure(Address.parse(settings.http).host, guard)
-        door = await stack.enter_async_context(FrontDoor(broker, listen=settings.http, guard=guard))
+        tls = server_tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        door = await stack.enter_async_context(FrontDoor(broker, listen=settings.http, guard=guard, tls=tls))
         ready["http"] = door.url
     if settings.admin is not None:
         from .backdoor import BackDoor

@@ -229,7 +229,7 @@ class Server:
         self._address = Address.parse(listen)
         self._guard = read_guard(token_file) if token_file is not None else guard
         check_exposure(self._address.host, self._guard)
-        self._tls = _server_tls(tls_cert, tls_key, tls_client_ca)
+        self._tls = server_tls(tls_cert, tls_key, tls_client_ca)
         self._heartbeat = seconds(heartbeat)
         if not 0.05 <= self._heartbeat <= 3600:
             raise ConfigError(f"a heartbeat of {heartbeat} is not between 50ms and 1h")
@@ -343,7 +343,8 @@ class Server:
             pass  # the loop has ended
 
 
-def _server_tls(cert: str | Path | None, key: str | Path | None, client_ca: str | Path | None) -> ssl.SSLContext | None:
+def server_tls(cert: str | Path | None, key: str | Path | None, client_ca: str | Path | None) -> ssl.SSLContext | None:
+    """The context of a listener with that certificate; None without one. Raises ``ConfigError``."""
     if cert is None:
         if key is not None or client_ca is not None:
             raise ConfigError("tls_key and tls_client_ca need tls_cert")
