@@ -127,6 +127,22 @@ def test_limits_refuse_clearly() -> None:
     assert not rig.publish("t", b"x").errors
 
 
+def test_who_is_told_may_publish_at_once() -> None:
+    rig = Rig()
+    told: list[bytes] = []
+
+    def again(receipts: Any) -> None:
+        told.append(receipts.publication.payloads[0])
+        if len(told) < 6:
+            rig.send("t", b"%d" % len(told), ids=["same"] if len(told) % 2 else None, done=again)
+
+    rig.send("t", b"0", ids=["same"], done=again)
+    for _ in range(10):
+        rig.commit()
+    assert told == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert list(rig.read("t").values()) == [b"0", b"2", b"4"]
+
+
 def test_one_call_is_bounded_as_it_becomes_one_batch() -> None:
     rig = Rig(limits=Limits(frame_bytes=100))
     assert isinstance(rig.publish("t", b"x" * 60, b"y" * 60).errors[1], TooLarge)

@@ -197,8 +197,9 @@ class Engine(Catalog):
         """What is to be written now; None: nothing. Followed by ``end`` before the next ``begin``."""
         drafts = [draft for draft in (*self.drafts, self.draft) if not draft.empty]
         if not drafts:
-            self._tell([*self.drafts, self.draft])
+            told = [*self.drafts, self.draft]
             self.drafts, self.draft = [], Draft()
+            self._tell(told)  # who is told may publish: that is for the next round
             return None
         self.committing = [*self.drafts, self.draft]
         self.drafts, self.draft = [], Draft()
