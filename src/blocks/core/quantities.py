@@ -41,9 +41,9 @@ _UNITS_PER = {
     "d": 86400.0,
     "day": 86400.0,
 }
-_PART = re.compile(r"(\d+(?:\.\d+)?)(us|µs|ms|min|s|m|h|d|w)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*/\s*(\d*)\s*([a-z]+)")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(us|µs|ms|min|s|m|h|d|w)", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*/\s*(\d*)\s*([a-z]+)", re.ASCII)
 
 
 class Rate(NamedTuple):
@@ -67,7 +67,7 @@ def seconds(value: float | str) -> float:
             raise ConfigError(f"{value!r} is not a duration: it must be finite and not negative")
         return float(value)
     text = value.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return float(text)
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text.replace(" ", ""):
