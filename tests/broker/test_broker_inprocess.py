@@ -13,7 +13,7 @@ import uvloop
 from blocks.broker import Broker, Outgoing, TopicOptions
 from blocks.broker.errors import BadTopic, Closed, DiskFailed, Invalid, LeaseLost, TooLarge
 from blocks.broker.log.disk import Locked
-from blocks.broker.message import Limits
+from blocks.broker.message import Limits, Publication
 from blocks.core.clock import FakeClock
 from blocks.core.errors import ConfigError
 from blocks.core.status import Status
@@ -116,6 +116,24 @@ async def test_hooks_validate_and_transform(where: Any) -> None:
         async with broker.subscribe("t", start="earliest", ack=False) as messages:
             (message,) = await take(messages, 1)
         assert (message.payload, message.headers) == (b"GOOD", {"seen": "yes"})
+
+
+async def test_a_chain_of_publishes_from_callbacks_needs_no_stack(where: Any) -> None:
+    async with Broker(where) as broker:
+        finished = asyncio.Event()
+        count = 0
+
+        def again(receipts: Any) -> None:
+            nonlocal count
+            count += 1
+            if count == 3000:
+                finished.set()
+            else:
+                broker.engine.publish(Publication("t", [b"x"]), again)
+
+        broker.engine.publish(Publication("t", [b"x"]), again)
+        await asyncio.wait_for(finished.wait(), 60)
+        assert broker.engine.topics("t")[0]["messages"] == 3000
 
 
 async def test_closing_wakes_who_waits(where: Any) -> None:

@@ -159,7 +159,10 @@ class Committer:
         if self._interval is not None and self._sync_timer is None and engine.log.unsynced():
             self._sync_timer = self._loop.call_later(self._interval, self._sync)
         if engine.draft.callbacks or engine.draft.waiters or engine.drafts or self._chores or self._idle is not None:
-            self._start()
+            if self._inline:
+                self.wake(True)  # in the next tick: who is told may publish again and again
+            else:
+                self._start()
         elif not engine.draft.empty:
             self.wake(False)
 
