@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blocks.broker.client import connect
-from broker.processes import command, running
+from broker.processes import ENVIRONMENT, command, running
 
 pytestmark = pytest.mark.integration
 
@@ -26,6 +26,18 @@ async def test_a_broker_says_where_it_is_drains_and_exits_0(tmp_path: Path) -> N
             receipt = await client.publish("t", b"x")
             assert receipt.durability == "fsync"
         assert await broker.end() == 0
+
+
+async def test_systemd_is_told_of_the_start_and_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(path))
+        told.settimeout(20)
+        monkeypatch.setitem(ENVIRONMENT, "NOTIFY_SOCKET", str(path))
+        async with running(tmp_path / "data") as broker:
+            assert await asyncio.to_thread(told.recv, 100) == b"READY=1"
+            assert await broker.end() == 0
+            assert await asyncio.to_thread(told.recv, 100) == b"STOPPING=1"
 
 
 async def test_the_commands_do_what_they_say(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -80,7 +81,9 @@ async def serve(settings: Settings) -> int:
         if broker.engine.damage:
             ready["damage"] = list(broker.engine.damage)
         _announce(settings, ready)
+        _notify("READY=1")
         await stop.wait()
+        _notify("STOPPING=1")
         draining = asyncio.ensure_future(server.stop(settings.grace))
         hurrying = asyncio.ensure_future(now.wait())
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,6 +127,18 @@ def _announce(settings: Settings, ready: dict[str, Any]) -> None:
         temporary.write_text(line + "\n")
         temporary.replace(path)  # whoever waits for the file never reads half of it
     print(line, flush=True)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it runs us and asked to be told (sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+        try:
+            notifier.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
+        except OSError:
+            pass  # it is only told
 
 
 def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:
