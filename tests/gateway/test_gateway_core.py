@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from blocks.core.metrics import Metrics
 from blocks.core.status import Status
 from blocks.gateway import Consumer, Gateway, Versions, context_of, route
 from blocks.gateway.figures import Top
+from blocks.http import Server, Upstream
 from blocks.http.body import Stream
 from blocks.http.handler import running
 from blocks.http.message import Peer, Request, Response
@@ -94,6 +96,28 @@ async def test_a_refusal_passes_the_afters_of_the_steps_before_it_only(later: bo
     app = Gateway([route("/", echo, access=Log("a", log), auth=refusing, validate=Log("v", log))])
     assert (await ask(app)).status == 401
     assert log == ["check a", "check auth", "after a"]
+
+
+async def test_a_step_that_needs_a_task_gets_one() -> None:
+    class Slow:
+        name = "auth"
+        direct = False
+
+        async def check(self, request: Request, context: Any) -> Response | None:
+            async with asyncio.timeout(60):
+                await asyncio.sleep(0)
+            return Response(403) if request.query else None
+
+        async def around(self, request: Request, context: Any, proceed: Any) -> Response:
+            async with asyncio.timeout(60):
+                return await proceed(request)
+
+    async with (
+        Server(Gateway([route("/", echo, auth=Slow())]), "127.0.0.1:0") as server,
+        Upstream(server.url) as client,
+    ):
+        assert (await client(Request("GET", "/", {"host": "a"}))).status == 200
+        assert (await client(Request("GET", "/?x", {"host": "a"}))).status == 403
 
 
 async def test_failures_become_problems_that_say_no_secret() -> None:

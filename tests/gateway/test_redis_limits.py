@@ -13,6 +13,7 @@ from blocks.core.errors import ConfigError
 from blocks.gateway import Gateway, route
 from blocks.gateway.limits import Limit
 from blocks.gateway.redis import Address
+from blocks.http import Server, Upstream
 from blocks.http.handler import running
 from blocks.http.message import Request, Response
 from gateway.redis_peer import RedisPeer, free_port
@@ -125,6 +126,18 @@ async def test_on_error_says_what_happens_while_redis_is_away(
             await until(lambda: link.up)
             answer = await ask(app, "after")
             assert (answer.status, answer.headers["ratelimit"].partition(";t=")[0]) == (200, '"default";r=19')
+
+
+async def test_a_served_gateway_asks_redis_without_a_task(tmp_path: Path) -> None:
+    async with RedisPeer(tmp_path) as redis:
+        app = gateway(redis.url, {"rate": "30/h"}, {"rate": "40/h", "algorithm": "window"})
+        async with Server(app, "127.0.0.1:0") as server, Upstream(server.url) as client:
+            answers = await asyncio.gather(*[client(Request("GET", "/", {"host": "a"})) for _ in range(100)])
+            assert Counter(answer.status for answer in answers) == {200: 30, 429: 70}
+            redis.hang()
+            during = await asyncio.gather(*[client(Request("GET", "/", {"host": "a"})) for _ in range(50)])
+            redis.go_on()
+            assert Counter(answer.status for answer in during) == {200: 30, 429: 20}, "each gateway's own limit holds meanwhile"
 
 
 async def test_load_goes_on_through_a_restart(tmp_path: Path) -> None:

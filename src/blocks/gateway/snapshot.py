@@ -93,11 +93,6 @@ class Snapshot:
             for step in lane.plan.steps:
                 yield from getattr(step, "rules", ())
 
-    @property
-    def direct(self) -> bool:
-        """Whether no step needs a task of its own."""
-        return all(lane.plan.direct for lane in self.lanes.values())
-
     def find(self, request: Request) -> tuple[Found | Missed, str]:
         """The route of a request, whose target is rewritten to what was matched, and that path. Raises ``BadPath``."""
         target = request.target

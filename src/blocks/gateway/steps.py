@@ -5,6 +5,7 @@ The order is fixed here, with a reason for each place: whoever reads this table 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
@@ -92,7 +93,7 @@ class Plan:
     ``afters[-1]`` when the service did. ``call`` is None when there is no around.
     """
 
-    __slots__ = ("afters", "call", "checked", "checks", "direct", "names", "parts", "steps")
+    __slots__ = ("afters", "call", "checked", "checks", "names", "parts", "steps")
 
     def __init__(self, steps: Iterable[Step], handler: Handler) -> None:
         self.steps = tuple(steps)
@@ -101,7 +102,7 @@ class Plan:
         afters: list[tuple[After, ...]] = []
         outer: list[After] = []
         arounds: list[Around] = []
-        for step in self.steps:
+        for step in map(_driveable, self.steps):
             if (check := getattr(step, "check", None)) is not None:
                 checks.append(check)
                 checked.append(step.name)
@@ -117,7 +118,29 @@ class Plan:
         self.names = tuple(step.name for step in self.steps)
         self.call = _nest(arounds, handler)
         self.parts = tuple(part for step in self.steps for part in (*getattr(step, "parts", ()), step))
-        self.direct = all(getattr(step, "direct", True) for step in self.steps)
+
+
+def _driveable(step: Step) -> Any:
+    """The step itself, or, when it says ``direct = False``, one whose coroutines run in tasks (see ``blocks.core.pending``)."""
+    return step if getattr(step, "direct", True) else _InTasks(step)
+
+
+class _InTasks:
+    """A step that needs a current task (``asyncio.timeout``, ``TaskGroup``) before it first waits."""
+
+    def __init__(self, step: Any) -> None:
+        self.name: str = step.name
+        for method in ("check", "after", "around"):
+            if callable(given := getattr(step, method, None)):
+                setattr(self, method, _in_task(given))
+
+
+def _in_task(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        answer = method(*arguments)
+        return asyncio.get_running_loop().create_task(answer) if asyncio.iscoroutine(answer) else answer
+
+    return call
 
 
 def _nest(
