@@ -183,6 +183,16 @@ def test_another_brokers_segment_is_left_out_and_reported() -> None:
     assert b"foreign" not in rig.read("t").values()
 
 
+def test_files_that_are_not_ours_are_left_alone() -> None:
+    disk, sent = small(clean=True)
+    names = ("notes.txt", "app.log", "foo.index", "my.snapshot", "x.tmp")
+    for name in names:
+        disk.open(name, create=True).write(0, [b"mine"])
+    rig = Rig(disk)
+    assert (rig.problems, rig.read("t")) == ([], sent)
+    assert all(bytes(disk.files[name].data) == b"mine" for name in names)
+
+
 def test_zero_filled_tails_are_never_batches() -> None:
     disk, sent = small(clean=False)
     name = log_name(disk)

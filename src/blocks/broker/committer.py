@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from .engine import Chores, Engine
 from .log.commit import Commit, Segment
 from .log.disk import Disk, replace_whole
-from .log.recovery import KEPT_SNAPSHOTS
+from .log.recovery import KEPT_SNAPSHOTS, our_files
 
 LINGER = 0.02  # seconds; a crash in between brings back at most what was acked in them
 
@@ -59,7 +59,7 @@ class Job:
             for name, content in self.chores:
                 replace_whole(disk, name, content)
             if self.chores.snapshot:
-                for name in sorted(n for n in disk.names() if n.endswith(".snapshot"))[:-KEPT_SNAPSHOTS]:
+                for name in our_files(disk, ".snapshot")[:-KEPT_SNAPSHOTS]:
                     disk.unlink(name)
         except OSError:
             pass  # indexes and snapshots can be rebuilt from the log: a full disk must not stop anything for them

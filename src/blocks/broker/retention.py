@@ -18,6 +18,7 @@ from .log.batch import BadBatch
 from .log.cleaner import Keep, Rewritten, drop_markers, last_values, remove, rewrite
 from .log.commit import Segment
 from .log.disk import Disk, MemoryDisk
+from .log.recovery import our_files
 from .message import TopicOptions
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Retention:
 
     def _covered(self) -> int:
         """The last batch that the oldest kept snapshot covers."""
-        numbers = [int(name.partition(".")[0]) for name in self._disk.names() if name.endswith(".snapshot")]
+        numbers = [int(name.partition(".")[0]) for name in our_files(self._disk, ".snapshot")]
         return min(numbers, default=0)
 
     async def _off_loop(self, work: Callable[[], Any]) -> Any:

@@ -14,7 +14,7 @@ from .batch import Batch, Section, check, decode, encode
 from .commit import Segment
 from .disk import Disk, read_whole, replace_whole
 from .index import Index
-from .recovery import index_name, removed_name
+from .recovery import index_name, our_files, removed_name
 from .segment import HEADER_SIZE, REWRITTEN, SegmentHeader
 
 TOMBSTONE_SECONDS = 86_400.0  # Kafka's delete.retention.ms: how long an empty value of a compacted key is kept
@@ -122,6 +122,6 @@ def remove(disk: Disk, header: SegmentHeader, number: int) -> None:
 
 def drop_markers(disk: Disk, covered: int) -> None:
     """Forget the markers of segments that no snapshot up to batch ``covered`` knows any more."""
-    for name in disk.names():
-        if name.endswith(".removed") and int(read_whole(disk, name) or b"0") < covered:
+    for name in our_files(disk, ".removed"):
+        if int(read_whole(disk, name) or b"0") < covered:
             disk.unlink(name)

@@ -82,11 +82,6 @@ class Index:
         self.latest = max(self.latest, batch.time)
         return fresh
 
-    @property
-    def cost(self) -> int:
-        """Bytes of memory, roughly."""
-        return sum(360 + 12 * len(span.offsets) for span in self.spans.values())
-
     def encode(self, header: SegmentHeader) -> bytes:
         """The index file of the segment with that header."""
         spans = {

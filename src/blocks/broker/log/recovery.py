@@ -6,6 +6,7 @@ index file is read, and rebuilt where it is missing or bad.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
@@ -26,6 +27,11 @@ CLEAN = "clean"
 _CLEAN_MAGIC = b"BLKCLN\x01\x00"
 _SNAPSHOT_MAGIC = b"BLKSNP\x01\x00"
 KEPT_SNAPSHOTS = 2
+
+
+_OURS = re.compile(
+    r"\d{12}\.(log|index|removed)(\.tmp)?|\d{16}\.snapshot(\.tmp)?|clean(\.tmp)?"
+)  # the rest is not touched
 
 
 class Recovered(NamedTuple):
@@ -54,6 +60,11 @@ def _open_file(magic: bytes, data: bytes, name: str) -> Any:
 def snapshot_name(number: int) -> str:
     """The file of the snapshot that covers the batches up to ``number``."""
     return f"{number:016d}.snapshot"
+
+
+def our_files(disk: Disk, ending: str) -> list[str]:
+    """Files of the log with that ending, oldest first; others that lie in the directory are not ours to touch."""
+    return sorted(name for name in disk.names() if name.endswith(ending) and _OURS.fullmatch(name))
 
 
 def encode_snapshot(number: int, segments: list[tuple[int, int]], state: Any) -> bytes:
@@ -101,7 +112,7 @@ class Recovery:
         self._progress = progress
         self._segment_bytes = segment_bytes
         self._cache_bytes = cache_bytes
-        self._names = set(disk.names())
+        self._names = {name for name in disk.names() if _OURS.fullmatch(name)}
 
     def run(self) -> Recovered:
         """Open the log; raises ``WrongVersion`` for another format's files."""
