@@ -169,7 +169,8 @@ class _Supervisor:
             os.close(self._lifeline[1])
 
             def ready(line: dict[str, Any]) -> None:
-                os.write(writing, str(line.get("admin", "ready")).encode())
+                with suppress(BrokenPipeError):  # nobody listens to a worker that replaces another
+                    os.write(writing, str(line.get("admin", "ready")).encode())
                 os.close(writing)
 
             if number == self._serving.workers:
