@@ -21,12 +21,12 @@ from blocks.core.clock import FakeClock
 from blocks.core.errors import ConfigError
 from blocks.edge.entry import PUSHED, Entry
 from blocks.edge.push import manifest as manifests
-from blocks.edge.push.client import Fleet, NotSwitched, PointFailed
+from blocks.edge.push.client import PIECE, Fleet, NotSwitched, PointFailed
 from blocks.edge.push.manifest import File, Manifest, asked_path, digest_field
 from blocks.edge.push.objects import Refused
 from blocks.edge.push.releases import NoRoom, Releases, Unknown
 from blocks.edge.push.rules import FINGERPRINTED, OTHERS, PAGES, fields_of, rules_of
-from blocks.edge.push.scan import Terms, scan
+from blocks.edge.push.scan import Scanned, Terms, scan
 from blocks.edge.push.site import LEASE, Conflict, Site
 from blocks.edge.push.site import decode as site_decode
 from blocks.edge.push.site import encode as site_encode
@@ -537,6 +537,19 @@ async def test_a_push_reaches_every_edge_and_only_changes_travel(tmp_path: Path)
             assert await text_of(each.find(Request("GET", "/"))) == b"one"
         assert [listing["sites"]["default"]["active"] for listing in await clients.releases()] == ["v1", "v1"]
         assert all(answer["dropped"] == [] for answer in await clients.gc(5))
+
+
+async def test_a_large_manifest_travels_in_pieces(tmp_path: Path) -> None:
+    async with fleet(tmp_path, 2) as (clients, kept, _):
+        made = manifest({f"/{n}": b"x" for n in range(8000)})
+        assert len(manifests.encode(made)) > 2 * PIECE
+        missing = await clients.stage(Scanned(made, {}))
+        assert missing == [{hexof(b"x"): 0}] * 2
+        with pytest.raises(Refused) as caught:
+            await kept[0].stage_piece(hexof(b"y"), 100, 50, b"late")
+        assert caught.value.at == 0
+        with pytest.raises(Refused, match="digest"):
+            await kept[0].stage_piece(hexof(b"y"), 4, 0, b"lies")
 
 
 async def test_an_edge_that_lacks_the_release_is_named_and_none_is_switched(tmp_path: Path) -> None:

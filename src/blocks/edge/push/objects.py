@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -25,6 +26,7 @@ from blocks.http.body import Stream
 OPEN = 256  # descriptors kept open
 _HEX = re.compile(r"[0-9a-f]{64}")
 _STEP = 1024 * 1024  # bytes
+STALE_DRAFT = 3600.0  # seconds; writing one takes milliseconds
 
 
 class Refused(Exception):
@@ -120,13 +122,16 @@ class Objects:
             pass  # gone already
 
     def tidy(self) -> int:
-        """Remove what was set aside; how many bytes that gave back."""
-        freed = 0
+        """Remove what was set aside, and drafts that a kill left; how many bytes that gave back."""
+        freed, now = 0, time.time()
         with os.scandir(os.path.join(self.path, "objects")) as folders:
             for folder in folders:
                 for name, size in list(self.files.names(folder.path)):
-                    if name.endswith(".damaged"):
-                        self.files.remove(os.path.join(folder.path, name))
+                    path = os.path.join(folder.path, name)
+                    if name.endswith(".damaged") or (
+                        name.endswith(".draft") and now - os.stat(path).st_mtime > STALE_DRAFT
+                    ):
+                        self.files.remove(path)
                         freed += size
         return freed
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from blocks.core.clock import SYSTEM, Clock
@@ -37,6 +38,7 @@ from .twins import Twins
 INLINE = 256 * 1024  # bytes; smaller files are served from memory while the budget lasts
 KEEP = 5  # releases of a site that gc leaves besides the active one and the one before (Kamal and Capistrano keep 5)
 STALE_UPLOAD = 86400.0  # seconds after which gc drops what did not become complete (tus servers: a day)
+DRAFTS = 4  # manifests on their way at a time; who loses his begins again
 MAX_RELEASES = 1000  # of a site
 
 T = TypeVar("T")
@@ -78,6 +80,7 @@ class Releases:
         self._twins = Twins(compression, self._readers) if compression is not None else None
         self.active = False
         self._second, self._date = -1, b""
+        self._drafts: dict[str, bytearray] = {}  # manifests on their way
         self._wanted: dict[str, int] = {}  # objects of staged releases and their sizes
 
     # -- the edge's side
@@ -183,14 +186,20 @@ class Releases:
             )
 
     async def stage_piece(self, name: str, size: int, offset: int, data: bytes) -> dict[str, Any]:
-        """Take a manifest (``name`` is its SHA-256 in hex) in pieces; ``stage`` with the last one."""
-        if not 0 < size <= manifests.MAX_MANIFEST:
-            raise ConfigError(f"a manifest has 1 to {manifests.MAX_MANIFEST} bytes, not {size}")
-        if not await self._run(self.objects.take, name, size, offset, data):
-            return {"received": offset + len(data), "complete": False}
-        whole = await self._run(self.objects.read, name)
-        if name not in self._wanted:
-            await self._run(self.objects.remove, name)
+        """Take a manifest (``name`` is its SHA-256 in hex) in pieces; with the last one ``stage``. ``Refused`` says where to go on."""
+        if not 0 < size <= manifests.MAX_MANIFEST or offset + len(data) > size:
+            raise ConfigError(f"a manifest has 1 to {manifests.MAX_MANIFEST} bytes, and no piece goes beyond its size")
+        draft = self._drafts.setdefault(name, bytearray())
+        while len(self._drafts) > DRAFTS:
+            self._drafts.pop(next(each for each in self._drafts if each != name))
+        if offset > len(draft):
+            raise Refused(f"bytes {len(draft)} to {offset} are missing", len(draft))
+        draft[offset : offset + len(data)] = data
+        if len(draft) < size:
+            return {"received": len(draft), "complete": False}
+        whole = bytes(self._drafts.pop(name))
+        if await self._run(_sha256, whole) != name:
+            raise Refused("the bytes do not match their digest; send them again", 0)
         return await self.stage(whole)
 
     async def take(self, name: str, offset: int, data: bytes) -> dict[str, Any]:
@@ -408,6 +417,10 @@ class Releases:
 
     def _check_transaction(self, transaction: str) -> None:
         check_name("transaction", transaction)
+
+
+def _sha256(data: bytes) -> str:
+    return sha256(data).hexdigest()
 
 
 def _pushed_at(row: dict[str, Any]) -> float:

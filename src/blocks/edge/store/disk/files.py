@@ -74,7 +74,7 @@ class Files:
 
     def replace(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Make ``path`` hold ``data``, entirely or not at all, also across a kill; across a power loss too when ``durable``."""
-        draft = path + ".draft"
+        draft = f"{path}.{os.getpid()}.draft"  # workers that share a folder may write the same file at the same time
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
         try:
             self.write(fd, data, 0)

@@ -20,6 +20,9 @@ _NAME = re.compile(r"(\d{16})\.seg")
 
 def recover(log: Log) -> None:
     """Fill ``log`` from its folder. Main queue first, then small, each from the oldest on: the last version of a key counts."""
+    for name, _ in list(log.files.names(log.folder)):
+        if name.endswith(".draft"):
+            log.files.remove(os.path.join(log.folder, name))
     found = sorted((int(match[1]) for name, _ in log.files.names(log.folder) if (match := _NAME.fullmatch(name))))
     segments = [segment for number in found if (segment := _opened(log, number))]
     blobs: list[tuple[Segment, record.BlobSlot]] = []
