@@ -284,6 +284,15 @@ def test_validation_by_schema_and_code_refuses_or_dead_letters() -> None:
         rig.engine.configure("bad", TopicOptions(retain_bytes=-1))
 
 
+def test_whatever_a_hook_raises_refuses_one_message() -> None:
+    rig = Rig()
+    rig.engine.checks.transforms.add("t", lambda payload, headers: (payload, {"n": {b"1": "one"}[payload]}))
+    rig.engine.refresh_plain()
+    receipts = rig.publish("t", b"1", b"2", b"1")
+    assert (list(receipts.offsets), list(receipts.errors)) == ([0, -1, 1], [1])
+    assert isinstance(receipts.errors[1], Invalid)
+
+
 def test_retention_by_count_bytes_and_age() -> None:
     rig = Rig()
     from blocks.broker.retention import Retention

@@ -73,13 +73,13 @@ class Checks:
             for transform in self.transforms.match(topic.name):
                 payload, headers = transform(payload, headers or {})
             self._validate(topic, payload, headers or {})
-        except (ValueError, Invalid) as error:
+        except Exception as error:  # hooks are users' code: whatever they raise refuses this message, and no other
             if topic.options.on_invalid == "dead-letter":
                 note = {**(headers or {}), "dead-letter-reason": str(error), "dead-letter-topic": topic.name}
                 return Routed(find(f"$dead.{topic.name}"), payload, note, ())
             if isinstance(error, BrokerError):
                 raise
-            raise Invalid(str(error)) from error
+            raise Invalid(str(error) or repr(error)) from error
         return Routed(topic, payload, headers, self._targets(topic, headers, find))
 
     def _validate(self, topic: Topic, payload: bytes, headers: Mapping[str, str]) -> None:
