@@ -205,6 +205,9 @@ async def test_bad_arguments_are_refused_clearly() -> None:
     async with Broker(":memory:") as broker:
         with pytest.raises(TypeError):
             await broker.publish("t", "text")  # type: ignore[arg-type]
+        for wrong in ({"key": "k"}, {"headers": {"a": 1}}, {"headers": {"a": {1}}}, {"id": 7}, {"reply_to": b"x"}):
+            with pytest.raises(TypeError):
+                await broker.publish("t", b"", **wrong)  # type: ignore[arg-type]
         with pytest.raises(BadTopic):
             await broker.publish("a b", b"")
         with pytest.raises(Closed):
@@ -212,6 +215,15 @@ async def test_bad_arguments_are_refused_clearly() -> None:
         with pytest.raises(ConfigError):
             await broker.publish_many("t", [b"", b""], ids=["1"])
         assert (await broker.publish("t", memoryview(b"view"))).offset == 0  # type: ignore[arg-type]
+
+
+async def test_what_cannot_be_encoded_leaves_nobody_waiting(where: Any) -> None:
+    answers: list[Any] = []
+    async with Broker(where) as broker:
+        broker.engine.publish(Publication("t", [b"x"], headers=[{"a": {1}}]), answers.append)  # type: ignore[dict-item]
+        with pytest.raises(DiskFailed):
+            await broker.publish("t", b"y")
+        assert isinstance(answers[0].errors[0], DiskFailed)
 
 
 async def test_a_failed_disk_fails_who_waits_and_says_so(tmp_path: Path) -> None:

@@ -288,6 +288,9 @@ def test_whatever_a_hook_raises_refuses_one_message() -> None:
     rig = Rig()
     rig.engine.checks.transforms.add("t", lambda payload, headers: (payload, {"n": {b"1": "one"}[payload]}))
     rig.engine.refresh_plain()
+    rig.engine.checks.transforms.add("u", lambda payload, headers: ("text", headers))  # type: ignore[arg-type, return-value]
+    rig.engine.refresh_plain()
+    assert isinstance(rig.publish("u", b"1").errors[0], Invalid)
     receipts = rig.publish("t", b"1", b"2", b"1")
     assert (list(receipts.offsets), list(receipts.errors)) == ([0, -1, 1], [1])
     assert isinstance(receipts.errors[1], Invalid)

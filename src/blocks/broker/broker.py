@@ -328,6 +328,7 @@ class Broker:
         )
 
     async def _publish(self, publication: Publication) -> Receipts:
+        _check(publication)
         if publication.topic.startswith("$inbox."):
             return self.inboxes.route(publication, self.clock.wall())
         future: asyncio.Future[Receipts] = asyncio.get_running_loop().create_future()
@@ -433,6 +434,24 @@ class Broker:
 def _report(event: str, text: str) -> None:
     log = events()
     (log.info if event == "disk-has-room" else log.error)(event, block="broker", text=text)
+
+
+def _check(publication: Publication) -> None:
+    """Refuse what could not be written, before it is with others' messages."""
+    for name, kind, column in (
+        ("key", bytes, publication.keys),
+        ("id", str, publication.ids),
+        ("reply_to", str, publication.reply_tos),
+    ):
+        if column is not None and not all(value is None or type(value) is kind for value in column):
+            raise TypeError(f"{name} is {kind.__name__} or None")
+    last = None
+    for headers in publication.headers or ():
+        if headers is last:
+            continue  # one mapping for all of them
+        last = headers
+        if headers is not None and not all(type(k) is str and type(v) is str for k, v in headers.items()):
+            raise TypeError("headers are a mapping of str to str")
 
 
 def _span(value: float | str | None) -> float | None:

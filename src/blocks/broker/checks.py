@@ -72,6 +72,10 @@ class Checks:
         try:
             for transform in self.transforms.match(topic.name):
                 payload, headers = transform(payload, headers or {})
+            if not isinstance(payload, bytes) or not all(
+                isinstance(v, str) for pair in (headers or {}).items() for v in pair
+            ):
+                raise Invalid(f"a transformation of {topic.name} gives bytes, and headers of text")
             self._validate(topic, payload, headers or {})
         except Exception as error:  # hooks are users' code: whatever they raise refuses this message, and no other
             if topic.options.on_invalid == "dead-letter":

@@ -6,6 +6,7 @@ around each commit and ``tick`` when ``wait`` seconds are over. All of it is for
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -206,7 +207,14 @@ class Engine(Catalog):
         self._time = max(self.wall(), self._time)
         number = self.log.next_number
         batches = [draft.seal(number + at, self._time) for at, draft in enumerate(drafts)]
-        commit = self.log.plan(batches, self._time, sync=self.durability == "fsync")
+        try:
+            commit = self.log.plan(batches, self._time, sync=self.durability == "fsync")
+        except Exception as error:  # what cannot be encoded must not leave everybody waiting
+            refused = Commit(None, [], [], False)
+            refused.error = OSError(errno.EINVAL, repr(error))
+            self._failed(self.committing, refused)
+            self.committing = []
+            return None
         if self._snapshot_wanted:
             self._snapshot = self._capture(number + len(batches) - 1, commit.created)
             self._snapshot_wanted = False
