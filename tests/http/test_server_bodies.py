@@ -260,7 +260,7 @@ class Sink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        transport.pause_reading()  # type: ignore[attr-defined]
+        asyncio.get_running_loop().call_soon(transport.pause_reading)  # type: ignore[attr-defined]  # in here uvloop forgets it
         self.made.set()
 
     def data_received(self, data: bytes) -> None:
