@@ -71,7 +71,7 @@ def venv(folder: str) -> int:
                 return 1
     pip = [python, "-m", "pip", "--disable-pip-version-check", "-q"]
     print("-- installing blocks, its extras and the tools", flush=True)
-    if run(*pip, "install", "-c", "constraints.txt", "pip"):
+    if run(*pip, "install", "--upgrade", "pip>=25.1"):  # the first that knows dependency groups
         return 1
     return run(*pip, "install", "-c", "constraints.txt", "-e", ".[all]", "--group", "dev")
 
