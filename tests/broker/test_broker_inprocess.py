@@ -205,7 +205,15 @@ async def test_bad_arguments_are_refused_clearly() -> None:
     async with Broker(":memory:") as broker:
         with pytest.raises(TypeError):
             await broker.publish("t", "text")  # type: ignore[arg-type]
-        for wrong in ({"key": "k"}, {"headers": {"a": 1}}, {"headers": {"a": {1}}}, {"id": 7}, {"reply_to": b"x"}):
+        for wrong in (
+            {"key": "k"},
+            {"headers": {"a": 1}},
+            {"headers": {"a": {1}}},
+            {"id": 7},
+            {"id": "\ud800"},
+            {"headers": {"\udcff": "x"}},
+            {"reply_to": b"x"},
+        ):
             with pytest.raises(TypeError):
                 await broker.publish("t", b"", **wrong)  # type: ignore[arg-type]
         with pytest.raises(BadTopic):

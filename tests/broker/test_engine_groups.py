@@ -68,6 +68,8 @@ def test_a_bad_start_or_pattern_is_refused() -> None:
         rig.subscribe("a..b")
     with pytest.raises(BadRequest):
         rig.subscribe("t", prefetch=0)
+    with pytest.raises(BadTopic):
+        rig.subscribe("t", dead_letter="no name")
 
 
 def test_a_wildcard_group_sees_topics_that_come_later_from_their_first_message() -> None:

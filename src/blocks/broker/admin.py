@@ -156,6 +156,9 @@ class Administration:
         """Copy messages of topics that match ``source`` to ``target``, if their headers match. Survives restarts."""
         check_pattern(source)
         check_topic(target)
+        for text in (part for pair in (headers or {}).items() for part in pair):
+            if not isinstance(text, str) or len(text.encode("utf-8", "replace")) > 4096:
+                raise BadRequest("the headers of a binding are texts of at most 4096 bytes")
         if match not in ("all", "any"):
             raise BadRequest(f"match is all or any, not {match!r}")
         engine = self._engine()

@@ -438,20 +438,30 @@ def _report(event: str, text: str) -> None:
 
 def _check(publication: Publication) -> None:
     """Refuse what could not be written, before it is with others' messages."""
-    for name, kind, column in (
-        ("key", bytes, publication.keys),
-        ("id", str, publication.ids),
-        ("reply_to", str, publication.reply_tos),
-    ):
-        if column is not None and not all(value is None or type(value) is kind for value in column):
-            raise TypeError(f"{name} is {kind.__name__} or None")
+    if publication.keys is not None and not all(key is None or type(key) is bytes for key in publication.keys):
+        raise TypeError("key is bytes or None")
+    for name, column in (("id", publication.ids), ("reply_to", publication.reply_tos)):
+        if column is not None and not all(value is None or _is_text(value) for value in column):
+            raise TypeError(f"{name} is a str that UTF-8 can write, or None")
     last = None
     for headers in publication.headers or ():
         if headers is last:
             continue  # one mapping for all of them
         last = headers
-        if headers is not None and not all(type(k) is str and type(v) is str for k, v in headers.items()):
-            raise TypeError("headers are a mapping of str to str")
+        if headers is not None and not all(_is_text(k) and _is_text(v) for k, v in headers.items()):
+            raise TypeError("headers are a mapping of str to str, of what UTF-8 can write")
+
+
+def _is_text(value: Any) -> bool:
+    if type(value) is not str:
+        return False
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _span(value: float | str | None) -> float | None:

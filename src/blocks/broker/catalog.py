@@ -151,7 +151,7 @@ class Catalog(Administration):
             if len(self.group_named) >= self.limits.groups:
                 raise QuotaExceeded(f"there are {self.limits.groups} groups, which is the limit")
             known = self.group_named[name] = Group(name, durable=True)
-        dead_letter = options.dead_letter or f"$dead.{name}"
+        dead_letter = check_topic(options.dead_letter or f"$dead.{name}")
         changed = (known.max_deliveries, known.dead_letter) != (options.max_deliveries, dead_letter)
         known.max_deliveries, known.dead_letter = options.max_deliveries, dead_letter
         fresh = options.pattern not in known.patterns

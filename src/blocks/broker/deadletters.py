@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 PREFIX = "dead-letter-"
+_REASON = 4096  # characters kept of a reason
 _RETRY = 1.0  # seconds until a dead letter that could not be written is tried again
 
 
@@ -43,7 +44,7 @@ class DeadLetters:
         at = section.offsets.index(offset)
         headers = dict((section.headers[at] if section.headers else None) or {})
         headers |= {
-            PREFIX + "reason": reason,
+            PREFIX + "reason": reason[:_REASON].encode("utf-8", "replace").decode(),
             PREFIX + "topic": queue.topic.name,
             PREFIX + "offset": str(offset),
             PREFIX + "group": queue.group.name,

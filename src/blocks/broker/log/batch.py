@@ -19,7 +19,7 @@ _AFTER_CRC = struct.Struct("<IQQIIII")
 HEADER_SIZE = HEADER.size
 MAX_BODY = 1 << 30  # a length above this is damage, not a batch: it bounds what a bad header can make us read
 
-_packer = msgpack.Packer(use_bin_type=True, autoreset=True)
+_packer = msgpack.Packer(use_bin_type=True, autoreset=True, unicode_errors="surrogatepass")
 COLUMNS = ("keys", "headers", "ids", "expires", "dues", "reply_tos", "times")
 
 
@@ -142,7 +142,9 @@ def decode(data: bytes | memoryview, position: int = 0, payloads: bool = True) -
     view = memoryview(data)
     start = position + HEADER_SIZE
     lengths_at = start + meta_length
-    table, frames, records = msgpack.unpackb(view[start:lengths_at], strict_map_key=False, use_list=True)
+    table, frames, records = msgpack.unpackb(
+        view[start:lengths_at], strict_map_key=False, use_list=True, unicode_errors="surrogatepass"
+    )
     batch = Batch(number, time / 1e6, [], frames, records)
     batch.stable = stable
     batch.position = position

@@ -54,7 +54,7 @@ def _open_file(magic: bytes, data: bytes, name: str) -> Any:
         raise Damaged(f"{name} is damaged")
     if data[:8] != magic:
         raise WrongVersion(f"{name} has format version {int.from_bytes(data[6:8], 'little')}; this reads version 1")
-    return msgpack.unpackb(body, strict_map_key=False)
+    return msgpack.unpackb(body, strict_map_key=False, unicode_errors="surrogatepass")
 
 
 def snapshot_name(number: int) -> str:
@@ -69,7 +69,7 @@ def our_files(disk: Disk, ending: str) -> list[str]:
 
 def encode_snapshot(number: int, segments: list[tuple[int, int]], state: Any) -> bytes:
     """A snapshot's file: the state after batch ``number``, and the (id, salt) of the segments that there were."""
-    body: bytes = msgpack.packb((number, segments, state))
+    body: bytes = msgpack.packb((number, segments, state), unicode_errors="surrogatepass")
     return _sealed_file(_SNAPSHOT_MAGIC, body)
 
 
