@@ -7,8 +7,9 @@ import pytest
 
 from blocks.gateway.config.complaint import ConfigErrors
 from blocks.gateway.front import Front
+from blocks.http import Server
 from blocks.http.handler import running
-from blocks.http.message import Peer, Request
+from blocks.http.message import Peer, Request, Response
 
 TEXT = '[change]\nshare = 1\n[[routes]]\npath = "/"\nname = "all"\nlimit = "100/h"\nrespond = { body = "BODY" }\n'
 
@@ -92,3 +93,26 @@ def test_wrong_rules_of_change_and_alerts_are_told_with_their_place(tmp_path: Pa
         with pytest.raises(ConfigErrors) as caught:
             Front(path)
         assert caught.value.complaints[0].at[0] in ("change", "alerts")
+
+
+async def test_a_service_whose_settings_stay_keeps_its_connections(tmp_path: Path) -> None:
+    async def hello(request: Request) -> Response:
+        return Response(200, body=b"hello")
+
+    path = tmp_path / "g.toml"
+    async with Server(hello, "127.0.0.1:0") as server:
+        text = f'[services.s]\nurl = "{server.url}"\n[[routes]]\npath = "/"\nservice = "s"\n'
+        path.write_text(text)
+        front = Front(path)
+        async with running(front):
+            assert await body(front) == b"hello"
+            [first] = [lane.route.handler for lane in front.gateway.snapshot.lanes.values()]
+            path.write_text(text + 'limit = "100/s"\n')
+            await front.apply(share=1)
+            [second] = [lane.route.handler for lane in front.gateway.snapshot.lanes.values()]
+            assert first is second
+            assert await body(front) == b"hello"
+            path.write_text(text.replace("url =", 'timeout = "3s"\nurl ='))
+            await front.apply(share=1)
+            assert [lane.route.handler for lane in front.gateway.snapshot.lanes.values()] != [first]
+            assert await body(front) == b"hello"

@@ -63,6 +63,8 @@ def gateway(ctx: click.Context, serving: Serving, config: Path | None) -> None:
     SIGHUP reads the file again: what is wrong with it is told and changes nothing, what is right is tried on a share of the requests
     and rolled back by itself when it is worse ([change]).
     """
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # services of python = "module:name" are looked for here first (uvicorn's --app-dir)
     if ctx.invoked_subcommand is not None:
         return
     path = _path(ctx, config)

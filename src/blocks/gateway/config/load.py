@@ -27,7 +27,7 @@ from ..steps import ENDS, KEYWORDS
 from .complaint import At, Complaint, ConfigErrors, complaints_of
 from .decode import convert
 from .read import Source, read
-from .schema import FileTable, RouteTable
+from .schema import FileTable, GatewayTable, RouteTable, ServiceTable
 from .services import Fixed, service_of
 from .suggest import suggestion
 
@@ -90,7 +90,8 @@ class _Loader:
         self._source = source
         self._objects = objects
         self._complaints: list[Complaint] = []
-        self._kept = kept
+        self._kept = kept or Kept()
+        self._used: set[tuple[Any, ...]] = set()
         self._clock = clock
         self._random = random
         self._services: dict[str, Handler] = dict(objects.services)
@@ -151,7 +152,7 @@ class _Loader:
     def _site(self, settings: FileTable) -> Site:
         for name, table in settings.services.items():
             try:
-                self._services[name] = service_of(name, table, settings.gateway)
+                self._services[name] = self._service(name, table, settings.gateway)
             except ConfigError as error:
                 self._broken.add(name)
                 self._complaints.extend(complaints_of(error, ("services", name)))
@@ -162,11 +163,21 @@ class _Loader:
             "redis": msgspec.to_builtins(settings.redis) if settings.redis is not None else {},
         }  # fmt: skip
         objects = self._objects
-        return Site(
+        site = Site(
             clock=self._clock, random=self._random, base=self._source.path.parent, tables=tables, services=self._services,
             publishers=objects.publishers, subscribers=objects.subscribers, caches=objects.caches, country=objects.country,
             country_field=settings.gateway.country_field, kept=self._kept,
         )  # fmt: skip
+        site.used |= self._used
+        return site
+
+    def _service(self, name: str, table: ServiceTable, general: GatewayTable) -> Handler:
+        """The handler of a service; one whose settings are the same as before goes on, with its open connections."""
+        seen = (general.trusted, general.forwarded_by, general.trust_unix)
+        key = ("service", name, msgspec.json.encode((table, seen)))
+        made = self._kept.get(key, lambda: service_of(name, table, general))
+        self._used.add(key)
+        return made
 
     def _authenticators(self, settings: FileTable, site: Site) -> None:
         for name in settings.auth:
