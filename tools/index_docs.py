@@ -8,7 +8,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 INTRO = {
     "how-to": "# How-to guides\n\nOne task each; every snippet runs in the tests.\n",
     "reference": "# Reference\n\nEvery option, its default and where that comes from.\n",
-    "decisions": "# Decisions\n\nShort records of choices that somebody may question. A record is not rewritten; a later one replaces it.\n",
+    "decisions": "# Decisions\n\nChoices that somebody may question. A record is not rewritten; a later one replaces it.\n",
 }
 
 
