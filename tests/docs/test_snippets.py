@@ -30,9 +30,9 @@ def run(path: Path, line: int, code: str) -> None:
     compiled = compile(tree, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     namespace = {"__name__": "snippet", "__file__": str(path)}
     if compiled.co_flags & inspect.CO_COROUTINE:
-        asyncio.run(asyncio.wait_for(eval(compiled, namespace), 30))  # noqa: S307  # our own documentation
+        asyncio.run(asyncio.wait_for(eval(compiled, namespace), 30))  # our own documentation
     else:
-        exec(compiled, namespace)  # noqa: S102  # our own documentation
+        exec(compiled, namespace)  # our own documentation
     for name, value in list(namespace.items()):
         if name.startswith("test_") and inspect.iscoroutinefunction(value) and not inspect.signature(value).parameters:
             asyncio.run(asyncio.wait_for(value(), 30))
