@@ -58,10 +58,7 @@ class Flight:
         self._waiting.append(pending)
         return await pending
 
-    @property
-    def joinable(self) -> Entry | None:
-        """The entry, while its body may still be read from the first byte."""
-        entry = self.entry
-        if entry is not None and isinstance(entry.body, Fill) and not entry.body.joinable:
-            return None
-        return entry
+
+def is_joinable(entry: Entry) -> bool:
+    """Whether its body may still be read from the first byte."""
+    return not isinstance(entry.body, Fill) or entry.body.joinable

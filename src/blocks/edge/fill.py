@@ -39,7 +39,7 @@ class Fill:
     """
 
     __slots__ = (
-        "_base", "_chunks", "_fastest", "_held", "_readers", "_slowest", "_source", "_starts", "_sweeper", "_waiting",
+        "_base", "_boarding", "_chunks", "_fastest", "_held", "_left", "_readers", "_slowest", "_source", "_starts", "_sweeper", "_waiting",
         "complete", "deadline", "error", "finished", "kept", "length", "limit", "size", "trailers",
     )  # fmt: skip
 
@@ -63,11 +63,22 @@ class Fill:
         self._source: Stream | None = None
         self._held = False
         self._sweeper: Sweeper | None = None
+        self._boarding = True  # those who wait for the head may still begin
+        self._left = False  # somebody who read or was to read went away meanwhile
 
     def pull(self, source: Stream) -> None:
-        """Begin to take ``source`` in."""
+        """Begin to take ``source`` in. Nothing is let go until those who wait for the head had a turn to begin reading."""
         self._source = source
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._boarded)
         source.pour(self)
+
+    def _boarded(self) -> None:
+        self._boarding = False
+        if self._left and not self._readers and not self.kept and self._source is not None:
+            self.cancel(ConnectionAbortedError("nobody reads the body any more"))
+        else:
+            self.balance()
 
     # -- the sink of the origin's stream
 
@@ -152,9 +163,11 @@ class Fill:
         self._over(error)
 
     def chunk_at(self, at: int) -> bytes:
-        """The bytes from ``at`` to the end of the chunk that holds it; empty when they are not here yet."""
+        """The bytes from ``at`` to the end of its chunk; empty when they are not here yet. Raises ``Laggard`` if they are gone."""
         if at >= self.size:
             return b""
+        if at < self._base:
+            raise Laggard("the beginning of this body is gone; ask for it again")
         place = bisect_right(self._starts, at) - 1
         chunk, start = self._chunks[place], self._starts[place]
         return chunk if start == at else chunk[at - start :]
@@ -173,7 +186,8 @@ class Fill:
         self._waiting.discard(reader)
         if reader is self._slowest:
             self._slowest = None
-        if not self._readers and not self.kept and self._source is not None:
+        self._left = True
+        if not self._boarding and not self._readers and not self.kept and self._source is not None:
             self.cancel(ConnectionAbortedError("nobody reads the body any more"))
         else:
             self.balance()
@@ -187,7 +201,8 @@ class Fill:
 
     def stop_unread(self) -> None:
         """Stop the origin when nobody began to read what is not kept anyway (its first client was answered 304)."""
-        if not self._readers and not self.kept and self._source is not None:
+        self._left = True
+        if not self._boarding and not self._readers and not self.kept and self._source is not None:
             self.cancel(ConnectionAbortedError("nobody reads the body"))
 
     def balance(self) -> None:
@@ -213,6 +228,8 @@ class Fill:
             source.resume()
 
     def _let_go(self, before: int) -> None:
+        if self._boarding:
+            return
         count = 0
         while count < len(self._chunks) and self._starts[count] + len(self._chunks[count]) <= before:
             count += 1
@@ -284,7 +301,12 @@ class _Reader:
             if stop is not None and self.at >= stop:
                 self._end(None)
                 break
-            data = fill.chunk_at(self.at)
+            try:
+                data = fill.chunk_at(self.at)
+            except Laggard as gone:
+                fill.leave(self)
+                stream.fail(gone)
+                break
             if not data:
                 if fill.complete:
                     self._end(fill.trailers)

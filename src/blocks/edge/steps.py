@@ -24,7 +24,7 @@ from blocks.http.message import Headers, Response, Section
 
 from . import cache_status
 from .answers import counted, deliver, first_answer, from_origin, hit_section, uncached
-from .collapse import Abandoned, Flight
+from .collapse import Abandoned, Flight, is_joinable
 from .deliver import partial_response, unsatisfiable
 from .entry import PARTIAL, PASS, Entry
 from .freshness import is_fresh, may_revalidate_behind, may_serve_on_error
@@ -133,13 +133,15 @@ async def _collapsed(edge: Edge, visit: Visit) -> Response | str:
     aboard: Flight | None = None
     while flight is not None and visit.collapse:
         try:
-            entry = flight.joinable if flight.over else await flight.wait()
+            entry = flight.entry if flight.over else await flight.wait()
         except Abandoned:
             aboard = flight
             break
         except Failure as failure:
             return _failed(edge, visit, failure)
-        if entry is None:
+        if entry is None or not is_joinable(
+            entry
+        ):  # looked at last: a body may have moved on while this request waited
             visit.collapse = False
             break
         if entry.names and not entry.key.endswith(variant_part(entry.names, visit.section)):
