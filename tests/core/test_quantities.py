@@ -1,3 +1,4 @@
+# a row of a table is one line
 import math
 
 import pytest

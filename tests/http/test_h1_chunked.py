@@ -1,4 +1,4 @@
-# ruff: noqa: E501  # a row of a table is one line
+# a row of a table is one line
 """The chunked coding, byte by byte (RFC 9112 §7.1), and the ways in which it has been bent."""
 
 from __future__ import annotations
@@ -122,7 +122,36 @@ def test_trailers():
 
 @pytest.mark.parametrize(
     "name",
-    ["Authorization", "Cache-Control", "Content-Encoding", "Content-Range", "Content-Type", "Cookie", "Set-Cookie", "Expect", "If-Match", "If-None-Match", "Max-Forwards", "Pragma", "Range", "TE", "Trailer", "Upgrade", "Keep-Alive", "Proxy-Authorization", "X-Forwarded-For", "Forwarded", "Via", "Age", "Date", "Expires", "Location", "Retry-After", "Vary", "WWW-Authenticate"],
+    [
+        "Authorization",
+        "Cache-Control",
+        "Content-Encoding",
+        "Content-Range",
+        "Content-Type",
+        "Cookie",
+        "Set-Cookie",
+        "Expect",
+        "If-Match",
+        "If-None-Match",
+        "Max-Forwards",
+        "Pragma",
+        "Range",
+        "TE",
+        "Trailer",
+        "Upgrade",
+        "Keep-Alive",
+        "Proxy-Authorization",
+        "X-Forwarded-For",
+        "Forwarded",
+        "Via",
+        "Age",
+        "Date",
+        "Expires",
+        "Location",
+        "Retry-After",
+        "Vary",
+        "WWW-Authenticate",
+    ],
 )
 def test_a_field_that_may_not_be_a_trailer_is_left_out(name: str):
     assert decode(b"0\r\n%b: x\r\nY: z\r\n\r\n" % name.encode())[2] == [(b"y", b"z")]

@@ -1,3 +1,4 @@
+# a test may poll, and stands inside what it tests
 # a row of a table is one line
 """Bodies on their way: streaming both ways, limits, back-pressure, 100-continue, trailers, early answers, who leaves when."""
 
@@ -347,3 +348,15 @@ async def test_a_half_close_behind_many_pipelined_requests_still_gets_every_answ
         await asyncio.sleep(0.05)
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len(answers(await client.all())) == 200
+
+
+async def test_a_half_close_in_the_middle_of_a_pipelined_body_ends_the_connection():
+    """The end came while the request before it was answered: nobody waits for the rest."""
+    async with Backend(b"") as backend, proxy(backend) as server, Client(server) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + POST + b"Content-Length: 30\r\n\r\nabc")
+        client.end()
+        await backend.until_seen()
+        await asyncio.sleep(0.02)
+        backend.connections[0].transport.write(OK)
+        assert [one.status for one in answers(await client.all())] == [200]
+        assert len(backend.requests) == 1

@@ -1,4 +1,5 @@
-# ruff: noqa: E501  # a row of a table is one line
+# a test may poll, and stands inside what it tests
+# a row of a table is one line
 """A server's connections over time: timeouts, limits, drains, tunnels, TLS. Minutes pass by jumping."""
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-# ruff: noqa: E501  # a row of a table is one line
+# a row of a table is one line
 """Raw bytes in, what reached the backend as h11 read it, raw bytes out."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -232,7 +234,7 @@ def test_what_reaches_a_backend_is_always_requests_to_h11_too(pieces: list[bytes
 
     async def run() -> None:
         async with Backend() as backend, proxy(backend) as server, Client(server) as client:
-            for a, b in zip(places, places[1:], strict=False):
+            for a, b in pairwise(places):
                 client.send(data[a:b])
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)

@@ -1,3 +1,4 @@
+# a test may poll, and stands inside what it tests
 # a row of a table is one line
 """An upstream's connections: kept, replaced, given up, and what a failure says about sending the request again."""
 

@@ -226,7 +226,8 @@ class Load:
 
     async def answered(self, more: int) -> None:
         """Wait until ``more`` further requests were answered."""
-        await until(lambda goal=sum(self.statuses.values()) + more: sum(self.statuses.values()) >= goal)  # type: ignore[misc]
+        goal = sum(self.statuses.values()) + more
+        await until(lambda: sum(self.statuses.values()) >= goal)
 
     async def _client(self) -> None:
         while not self._stopping:

@@ -1,3 +1,4 @@
+# a backend stands around a process, not beside it
 """What a balancer process survives, on real sockets, with real processes killed under real load."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# a backend stands around a process, not beside it
 """``blocks balancer`` as an operator meets it: ready line, ports file, exit codes, signals, workers; and a thousand lives in one process."""
 
 from __future__ import annotations

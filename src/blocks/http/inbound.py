@@ -251,6 +251,11 @@ class Inbound(Driver, asyncio.Protocol):
         elif facts.upgrade and facts.upgrade in service.upgrades and head.method == "GET" and head.version == 11:
             request.upgrade = facts.upgrade
         service.requests += 1
+        if self._eof and self._upload is not None:  # the rest of its body will never come
+            self._upload = None
+            self._state = DRAIN
+            self.transport.close()
+            return
         if self._fault is not None:  # its body is malformed already: nobody is bothered with it
             self._answer(response_to(self._fault), self._fault)
             return
