@@ -43,30 +43,10 @@ class Inbound(Driver, asyncio.Protocol):
     """One client's connection. ``service`` is what all connections of a server share."""
 
     __slots__ = (
-        "_began",
-        "_download",
-        "_eof",
-        "_fault",
-        "_head_began",
-        "_keep",
-        "_linger",
-        "_reading",
-        "_sent",
-        "_stalled",
-        "_state",
-        "_status",
-        "_tunnel",
-        "_turning",
-        "_upload",
-        "blocked",
-        "deadline",
-        "peer",
-        "reader",
-        "request",
-        "service",
-        "started",
+        "_began", "_download", "_eof", "_fault", "_head_began", "_keep", "_linger", "_reading", "_sent", "_stalled", "_state",
+        "_status", "_tunnel", "_turning", "_upload", "blocked", "deadline", "peer", "reader", "request", "service", "started",
         "transport",
-    )
+    )  # fmt: skip
 
     def __init__(self, service: Service) -> None:
         super().__init__(service.loop)
