@@ -113,7 +113,7 @@ def _keep_stream(edge: Edge, visit: Visit, entry: Entry, stream: Stream) -> Entr
     """Lead a body that is coming into the second tier, or into memory, or past both in a window."""
     length = stream.length
     writer = None
-    if edge.store is not None and (length is None or length > SPILL):
+    if edge.store is not None and (length is None or length > min(SPILL, edge.memory.largest)):
         writer = edge.store.open(entry.key, length)
     if writer is not None:
         entry.body = writer.content

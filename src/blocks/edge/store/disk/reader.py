@@ -10,6 +10,8 @@ from blocks.http.body import Stream
 
 from .record import Damaged
 
+PIECES = 4  # handed over in one turn of the loop: 1 MiB, as much as a body in memory that leaves in one write
+
 
 class Readable(Protocol):
     """A body that readers take pieces of."""
@@ -94,50 +96,56 @@ class Reader:
         self.stream.fail(error)
 
     def _turn(self) -> None:
-        if self.gone or not self._flowing:
-            self._busy = False
-            return
+        for _ in range(PIECES):
+            if self.gone or not self._flowing:
+                self._busy = False
+                return
+            if not self._step():
+                return
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def _step(self) -> bool:
+        """One piece; whether to go on with the next at once."""
         stop = self._content.length if self._stop is None else self._stop
         if stop is not None and self.at >= stop:
             self._end()
-            return
+            return False
         try:
             data = self._content.take(self.at, stop)
             if data is None:
                 self._content.read_later(self.at, stop).add_done_callback(self._arrived)
-                return
+                return False
         except (Damaged, Failure, OSError) as error:
             self.fail(error)
-            return
+            return False
         except RuntimeError:
             self.fail(Failure("the disk store was closed", reason="store-closed"))
-            return
-        if data:
-            self._feed(data)
-        else:
+            return False
+        if not data:
             self._content.wait(self)
+            return False
+        return self._feed(data)
 
     def _arrived(self, future: asyncio.Future[bytes]) -> None:
         if future.cancelled():
             self.fail(Failure("the disk store was closed", reason="store-closed"))
         elif (error := future.exception()) is not None:
             self.fail(error)
-        else:
-            self._feed(future.result())
+        elif not self.gone:
+            data = future.result()
+            if not data:
+                self.fail(Damaged("the body is shorter than it was"))
+            elif self._feed(data):
+                self._turn()
 
-    def _feed(self, data: bytes) -> None:
-        if self.gone:
-            return
-        if not data:
-            self.fail(Damaged("the body is shorter than it was"))
-            return
+    def _feed(self, data: bytes) -> bool:
+        """Hand bytes to the stream; whether there is more to come."""
         self.at += len(data)
         self.stream.feed(data)
         stop = self._content.length if self._stop is None else self._stop
         if stop is not None and self.at >= stop:
             self._end()
-        else:
-            asyncio.get_running_loop().call_soon(self._turn)
+        return not self.gone
 
     def _end(self) -> None:
         if not self.gone:
