@@ -32,6 +32,8 @@ def test_every_key_has_a_row(table: type[msgspec.Struct]) -> None:
 
 def test_the_steps_stand_in_the_reference_in_their_order_with_their_reasons() -> None:
     section = TEXT.partition("## The order of the steps")[2].partition("## The command line")[0]
-    places = [section.find(f"| `{feature.keywords[0]}`" if feature.key != "early" else "`early`") for feature in FEATURES]
+    places = [
+        section.find(f"| `{feature.keywords[0]}`" if feature.key != "early" else "`early`") for feature in FEATURES
+    ]
     assert -1 not in places
     assert places == sorted(places)

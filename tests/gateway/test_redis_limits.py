@@ -84,7 +84,10 @@ async def test_learnt_costs_are_charged_in_redis(tmp_path: Path) -> None:
         return Response(200, {"x-cost": "4"})
 
     async with RedisPeer(tmp_path) as redis:
-        app = Gateway([route("/", dear, limit=Limit(rate="10/h", learn="x-cost", store="redis"))], redis={"url": redis.url, "timeout": 2})
+        app = Gateway(
+            [route("/", dear, limit=Limit(rate="10/h", learn="x-cost", store="redis"))],
+            redis={"url": redis.url, "timeout": 2},
+        )
         async with running(app):
             statuses = [(await ask(app)).status for _ in range(4)]
         assert statuses == [200, 200, 200, 429], "4, 8, then a third may pass at 2 left and owes"
@@ -137,7 +140,9 @@ async def test_a_served_gateway_asks_redis_without_a_task(tmp_path: Path) -> Non
             redis.hang()
             during = await asyncio.gather(*[client(Request("GET", "/", {"host": "a"})) for _ in range(50)])
             redis.go_on()
-            assert Counter(answer.status for answer in during) == {200: 30, 429: 20}, "each gateway's own limit holds meanwhile"
+            assert Counter(answer.status for answer in during) == {200: 30, 429: 20}, (
+                "each gateway's own limit holds meanwhile"
+            )
 
 
 async def test_load_goes_on_through_a_restart(tmp_path: Path) -> None:
