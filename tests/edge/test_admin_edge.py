@@ -16,6 +16,7 @@ from blocks.edge.edge import Edge
 from blocks.edge.push.releases import Releases
 from blocks.edge.readings import readings
 from blocks.edge.store.disk import DiskStore
+from blocks.http.body import Stream
 from blocks.http.handler import running
 from blocks.http.message import Request, Response
 
@@ -67,6 +68,21 @@ async def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
     async with edge_and_client(tmp_path) as (edge, _):
         await ask(edge, "/1")
     async with edge_and_client(tmp_path) as (edge, _):
+        assert "hit" in await ask(edge, "/1")
+
+
+async def test_what_is_too_large_for_memory_is_on_disk_whatever_its_size(tmp_path: Path) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield bytes(300_000)
+
+    async def large(request: Request) -> Response:
+        return Response(
+            200, {"cache-control": "max-age=60", "content-type": "text/plain"}, Stream.of(chunks(), 300_000)
+        )
+
+    edge = Edge(large, memory="1MiB", store=DiskStore(tmp_path, "16MiB"))
+    async with running(edge):
+        assert "fwd" in await ask(edge, "/1")
         assert "hit" in await ask(edge, "/1")
 
 
