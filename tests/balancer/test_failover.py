@@ -119,7 +119,7 @@ async def load(
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  # what is waited for is a state, which has no event
+        while not condition():  # what is waited for is a state, which has no event
             await asyncio.sleep(0.01)
 
 
@@ -330,3 +330,31 @@ async def test_a_connection_that_is_never_accepted_takes_no_longer_than_a_try_ma
     finally:
         for opened in (*full, listener):
             opened.close()
+
+
+async def test_an_ejected_endpoint_is_the_last_resort_when_all_others_fail_and_returns_by_answering() -> None:
+    """Two backends are killed in turn, the first is back meanwhile, and nobody probes: no request may be lost to an ejection."""
+    a, b = Server(well, "127.0.0.1:0"), Server(well, "127.0.0.1:0")
+    await a.start()
+    await b.start()
+    address, told = a.addresses[0], list[Event]()
+    lb = LoadBalancer([Upstream(a.url), Upstream(b.url)], policy="round-robin", on_event=told.append)
+    async with Server(lb, "127.0.0.1:0") as front, Upstream(front.url) as client:
+
+        async def ask(many: int) -> Counter[int]:
+            found: Counter[int] = Counter()
+            for number in range(many):
+                response = await client(Request("POST" if number % 2 else "GET", "/", None, b""))
+                found[response.status] += 1
+            return found
+
+        assert await ask(10) == {200: 10}
+        await a.stop(0)
+        assert await ask(40) == {200: 40}
+        assert [event.kind for event in told if event.kind == "ejected"] == ["ejected"]
+        a = Server(well, address)
+        await a.start()
+        await b.stop(0)
+        assert await ask(40) == {200: 40}
+        assert "returned" in [event.kind for event in told]
+    await a.stop(0)

@@ -131,7 +131,7 @@ async def test_one_who_is_cancelled_just_when_called_up_gives_the_place_on() -> 
     first, second, third = ask(lb, "0", "1", "2")
     await settle()
     a.let()
-    while lb.snapshot()["waiting"] == 2:  # noqa: ASYNC110  # until the place is given, in the tick before its owner runs
+    while lb.snapshot()["waiting"] == 2:  # until the place is given, in the tick before its owner runs
         await asyncio.sleep(0)
     second.cancel()
     await settle()

@@ -25,7 +25,7 @@ def probed(*handlers: Any, **settings: Any) -> tuple[LoadBalancer, list[Event]]:
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # what is waited for is a state, which has no event
+        while not condition():  # what is waited for is a state, which has no event
             await asyncio.sleep(0.002)
 
 

@@ -165,7 +165,7 @@ async def test_an_ejection_ends_through_the_timer() -> None:
             await lb(Request())
         assert lb.endpoints[0].state is State.EJECTED
         async with asyncio.timeout(30):
-            while lb.endpoints[0].state is not State.HEALTHY:  # noqa: ASYNC110  # a state has no event
+            while lb.endpoints[0].state is not State.HEALTHY:  # a state has no event
                 await asyncio.sleep(0.005)
 
 

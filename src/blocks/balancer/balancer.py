@@ -202,7 +202,8 @@ class LoadBalancer:
         attempts.tried += (endpoint,)
         chosen: Endpoint | None = None
         try:
-            if all(other in attempts.tried for other in self.table.rotation):
+            everybody = all(other in attempts.tried for other in self.table.rotation)
+            if everybody and self.table.spare(attempts.tried) is None:
                 pause = attempts.pause(self.retries, self._random)
                 if error is None or error.again is not Again.REUSED:  # a stale connection is no reason to wait
                     await asyncio.sleep(min(pause, max(0.0, attempts.until - now)))
@@ -241,6 +242,8 @@ class LoadBalancer:
             observe(endpoint, took, now)
             if endpoint.streak:
                 endpoint.streak = 0
+                if endpoint.ejected:
+                    self.table.proved(endpoint, now)
         body = response.body
         if type(body) is not bytes:
             watch = getattr(body, "watch", None)
@@ -295,7 +298,10 @@ class LoadBalancer:
         return endpoint
 
     def _choose(self, request: Request, tried: tuple[Endpoint, ...], now: float) -> Endpoint | None:
-        """The best one with room: one that was not tried yet while there is any, even if that means to wait for it."""
+        """The best one with room: one that was not tried yet while there is any, even if that means to wait for it.
+
+        When everybody in rotation has failed this very request, an ejected one that failed a while ago is the better bet.
+        """
         again: Endpoint | None = None
         untried = False
         for endpoint in self._policy.candidates(request, now):
@@ -307,7 +313,9 @@ class LoadBalancer:
                 return endpoint
             elif again is None:
                 again = endpoint
-        return None if untried else again
+        if untried:
+            return None
+        return (self.table.spare(tried) if tried else None) or again
 
     def _release(self, endpoint: Endpoint) -> None:
         endpoint.active -= 1

@@ -177,6 +177,26 @@ class Table:
         )
         self._arrange(now)
 
+    def spare(self, tried: tuple[Endpoint, ...]) -> Endpoint | None:
+        """The ejected endpoint with room whose time is up first: the last resort of a request that all others have failed."""
+        spares = [
+            endpoint
+            for endpoint in self.endpoints
+            if endpoint.ejected
+            and endpoint.well
+            and not endpoint.draining
+            and endpoint not in tried
+            and endpoint.active < endpoint.limit
+        ]
+        return min(spares, key=lambda endpoint: endpoint.ejected_until, default=None)
+
+    def proved(self, endpoint: Endpoint, now: float) -> None:
+        """An ejected endpoint has answered a real request: it is back at once."""
+        if endpoint.owner is self:
+            self._return(endpoint, "it answered as a last resort", now)
+            endpoint.streak = 0
+            self._arrange(now)
+
     # -- time
 
     def tick(self, now: float) -> None:

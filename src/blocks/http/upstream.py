@@ -53,7 +53,7 @@ class Upstream:
         idle: float | str = 60.0,
         uses: int = 1000,
         age: float | str = 3600.0,
-        keep: int = 1024,
+        keep: int = 256,
     ) -> None:
         self.url = url
         self._address, self._authority, self._prefix, secure = _parse(url)
