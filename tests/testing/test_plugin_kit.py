@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-import time
-
 
 async def test_failover(blocks):
     a, b = await blocks.origins(2)

@@ -30,10 +30,22 @@ class Timeline:
         return self.noted
 
     def render(self, limit: int = SHOWN) -> str:
-        """The last ``limit`` events, one a line, with what was left out."""
-        shown = list(self.events)[-limit:]
-        width = max((len(who) for _, who, _ in shown), default=0)
-        lines = [f"{at:10.3f} s  {who:<{width}}  {what}" for at, who, what in shown]
-        if self.noted > len(shown):
-            lines.insert(0, f"… {self.noted - len(shown)} earlier events")
+        """The last ``limit`` lines: an event each, or as many of the same in a row as there were; with what was left out."""
+        runs: list[tuple[float, float, str, str, int]] = []
+        for at, who, what in self.events:
+            text = str(what)
+            if runs and runs[-1][2:4] == (who, text):
+                first, _, _, _, count = runs[-1]
+                runs[-1] = (first, at, who, text, count + 1)
+            else:
+                runs.append((at, at, who, text, 1))
+        shown = runs[-limit:]
+        width = max((len(who) for _, _, who, _, _ in shown), default=0)
+        lines = []
+        for first, last, who, text, count in shown:
+            times = f"  (×{count} until {last:.3f} s)" if count > 1 else ""
+            lines.append(f"{first:10.3f} s  {who:<{width}}  {text}{times}")
+        left_out = self.noted - sum(run[4] for run in shown)
+        if left_out:
+            lines.insert(0, f"… {left_out} earlier events")
         return "\n".join(lines) or "nothing happened"

@@ -1,0 +1,150 @@
+"""The plug-in seen from outside: a pytest of its own runs each little suite."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+ASYNCIO = ("-p", "pytest_asyncio.plugin", "-o", "asyncio_mode=auto")
+
+
+def run(folder: Path, code: str, *options: str) -> tuple[int, str]:
+    """(exit code, output) of a pytest over ``code``, with only the plug-ins that are named."""
+    (folder / "test_it.py").write_text(code, encoding="utf-8")
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", str(folder), "-p", "no:cacheprovider",
+        "-p", "blocks.testing.plugin", *options, str(folder),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={"PATH": "/usr/bin:/bin", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+FAILOVER = """
+async def test_failover(blocks):
+    a, b = await blocks.origins(2)
+    lb = await blocks.balancer(a, b, health="250ms")
+    a.fault.next(2).reset()
+    result = await blocks.load(lb, rate=100, duration="2s")
+    result.expect(errors=0)
+    assert blocks.virtual is {virtual}
+"""
+
+
+def test_it_runs_in_virtual_time_and_the_same_in_real_time(tmp_path: Path):
+    code, output = run(tmp_path, FAILOVER.format(virtual=True), *ASYNCIO)
+    assert code == 0, output
+    code, output = run(tmp_path, FAILOVER.format(virtual=False), *ASYNCIO, "--blocks-real-time")
+    assert code == 0, output
+
+
+def test_it_runs_under_anyio(tmp_path: Path):
+    mark = "import pytest\npytestmark = pytest.mark.anyio\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
+    code, output = run(tmp_path, mark + FAILOVER.format(virtual=True), "-p", "anyio.pytest_plugin")
+    assert code == 0, output
+
+
+def test_it_runs_under_xdist(tmp_path: Path):
+    code, output = run(tmp_path, FAILOVER.format(virtual=True), *ASYNCIO, "-p", "xdist.plugin", "-n", "1")
+    assert code == 0, output
+
+
+def test_a_failure_shows_the_timeline_and_the_seed(tmp_path: Path):
+    code, output = run(
+        tmp_path,
+        """
+async def test_it(blocks):
+    a = await blocks.origin()
+    lb = await blocks.balancer(a)
+    a.fault.next(9).status(503)
+    assert (await lb.get("/page")).status == 200
+""",
+        *ASYNCIO,
+        "--blocks-seed=77",
+    )
+    assert code == 1
+    assert "blocks timeline (--blocks-seed=77 replays it)" in output
+    assert "GET /page -> 503 [status-503]" in output
+    assert "balancer  GET /page -> 503" in output
+
+
+def test_what_is_left_behind_fails_the_test(tmp_path: Path):
+    code, output = run(
+        tmp_path,
+        """
+import asyncio, socket
+kept = []
+async def test_task(blocks):
+    await blocks.origin()
+    kept.append(asyncio.create_task(asyncio.sleep(1e6), name="forgotten"))
+async def test_socket(blocks):
+    await blocks.origin()
+    kept.append(socket.socket())
+async def test_clean(blocks):
+    lb = await blocks.balancer(*await blocks.origins(3), health="1s")
+    await blocks.load(lb, rate=50, duration=1)
+""",
+        *ASYNCIO,
+    )
+    assert code == 1
+    assert "2 failed, 1 passed" in output
+    assert "task forgotten" in output
+    assert "socket:[" in output
+
+
+def test_a_plain_test_is_told_which_fixture_it_needs(tmp_path: Path):
+    code, output = run(tmp_path, "def test_it(blocks): pass\n", *ASYNCIO)
+    assert code == 1
+    assert "a plain one uses 'blocks_sync'" in output
+
+
+def test_other_tests_keep_their_loop_and_their_time(tmp_path: Path):
+    code, output = run(
+        tmp_path,
+        """
+import asyncio
+async def test_before(): assert type(asyncio.get_running_loop()).__name__ != "VirtualLoop"
+async def test_virtual(blocks): assert blocks.virtual
+async def test_after(): assert type(asyncio.get_running_loop()).__name__ != "VirtualLoop"
+""",
+        *ASYNCIO,
+    )
+    assert code == 0, output
+
+
+def test_an_async_fixture_of_the_user_may_use_it(tmp_path: Path):
+    code, output = run(
+        tmp_path,
+        """
+import pytest_asyncio
+@pytest_asyncio.fixture
+async def shop(blocks):
+    return await blocks.balancer(*await blocks.origins(2))
+async def test_it(shop, blocks):
+    assert (await shop.get()).status == 200
+    assert blocks.virtual
+""",
+        *ASYNCIO,
+    )
+    assert code == 0, output
+
+
+def test_collecting_imports_nothing_of_ours_but_the_plug_in():
+    code = (
+        "import pytest, sys, time; before = set(sys.modules); t = time.perf_counter(); import blocks.testing.plugin;"
+        "print(round((time.perf_counter() - t) * 1000, 2), sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    took, _, modules = done.stdout.partition(" ")
+    assert modules.strip() == "['blocks', 'blocks.testing', 'blocks.testing.plugin']"
+    assert float(took) < 500  # a bound against accidents; the figure itself is in docs/how-to/test-with-blocks.md
