@@ -262,7 +262,7 @@ async def test_httpx_and_a_lifespan_drive_it() -> None:
     script = Script({"type": "lifespan.startup"})
     script.scope["type"] = "lifespan"
     life = asyncio.ensure_future(script.run(app))
-    while not script.sent:  # noqa: ASYNC110  # the script is no event
+    while not script.sent:  # the script is no event
         await asyncio.sleep(0)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a.test") as client:
         answer = await client.post("/a%20b?x=1", content=b"hello")

@@ -34,7 +34,7 @@ async def logged(path: Path, handler: Any, *requests: Request, **settings: Any) 
                     await response.read()
             except Exception:
                 pass
-    lines = path.read_text().splitlines(keepends=True)  # noqa: ASYNC240  # nobody waits for this loop
+    lines = path.read_text().splitlines(keepends=True)  # nobody waits for this loop
     return lines if settings.get("format") == "combined" else [json.loads(line) for line in lines]
 
 

@@ -194,6 +194,30 @@ async def test_a_half_closed_client_gets_its_answer_within_a_bound():
         await backend.until(lambda: backend.connections[0].lost.is_set())
 
 
+@jumping
+async def test_a_half_closed_client_keeps_a_response_that_moves_and_loses_one_that_stands_still():
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+    async with (
+        Backend(b"") as backend,
+        proxy(backend, timeouts=Timeouts(half_close=1)) as server,
+        Client(server) as client,
+    ):
+        client.send(GET)
+        await backend.until_seen()
+        backend.connections[0].transport.write(start)
+        await client.until(b"\r\n\r\n")
+        client.end()
+        await asyncio.sleep(0.01)
+        for _ in range(4):
+            backend.connections[0].transport.write(b"x")
+            await asyncio.sleep(0.01)
+            await jump(0.8)
+        assert not backend.connections[0].lost.is_set()
+        await jump(1.1)
+        await jump(1.1)
+        await backend.until(lambda: backend.connections[0].lost.is_set())
+
+
 # -- limits and drains
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC240  # a test has nobody to keep waiting
+# a test has nobody to keep waiting
 from __future__ import annotations
 
 import asyncio

@@ -20,13 +20,13 @@ COPY = 64 * 1024  # bytes up to which one joined write beats two
 class Download:
     """The sink of one response's body. ``left`` is what its length leaves to send, ``inf`` when none was stated."""
 
-    __slots__ = ("_chunked", "_connection", "_ended", "_left", "_sent", "stream")
+    __slots__ = ("_chunked", "_connection", "_ended", "_left", "_seen", "_sent", "stream")
 
     def __init__(self, connection: Inbound, stream: Stream, left: float, *, chunked: bool) -> None:
         self._connection = connection
         self._left = left
         self._chunked = chunked
-        self._sent = 0
+        self._sent = self._seen = 0
         self._ended = False
         self.stream = stream
 
@@ -46,6 +46,12 @@ class Download:
             self.stream.pour(self)
             if blocked and not self._ended:
                 self.stream.pause()
+
+    def moved(self) -> bool:
+        """Whether anything was sent since this was asked last."""
+        moved = self._sent != self._seen
+        self._seen = self._sent
+        return moved
 
     def write(self, data: bytes) -> None:
         """The next bytes."""

@@ -126,8 +126,7 @@ class Inbound(Driver, asyncio.Protocol):
         if not (self._state == BUSY or waits) or self.peer.tls is not None:
             return False
         self._keep = self._keep and self.reader.buffered > 0
-        if not self.started:
-            self.deadline = min(self.deadline, self._loop.time() + self.service.timeouts.half_close)
+        self.deadline = min(self.deadline, self._loop.time() + self.service.timeouts.half_close)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -538,7 +537,11 @@ class Inbound(Driver, asyncio.Protocol):
             else:
                 self.transport.close()
         elif self._state == BUSY:
-            if self._eof:
+            if self._eof and self._download is not None and self._download.moved():
+                self.deadline = now + self.service.timeouts.half_close
+            elif self._eof and self.started:
+                self.transport.abort()  # it has left, or it waits for what does not come: the upstream's work ends here
+            elif self._eof:
                 self._keep = False
                 self.interrupt()
             elif self._upload is not None:

@@ -72,7 +72,9 @@ class Section:
         self._index: dict[bytes, list[bytes]] | None = None
         self._wire: bytes | None = None
         self._dated: bool | None = None
-        self.sent: tuple[tuple[int, int, bool, int], bytes] | None = None  # the last head made of it, and what that depended on
+        self.sent: tuple[tuple[int, int, bool, int], bytes] | None = (
+            None  # the last head made of it, and what that depended on
+        )
 
     @property
     def index(self) -> dict[bytes, list[bytes]]:
