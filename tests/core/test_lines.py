@@ -24,7 +24,7 @@ def threads() -> list[str]:
 
 async def until(condition: object) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # type: ignore[operator]  # noqa: ASYNC110  # a file has no event to wait for
+        while not condition():  # type: ignore[operator]  # a file has no event to wait for
             await asyncio.sleep(0.001)
 
 

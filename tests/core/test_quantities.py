@@ -1,4 +1,3 @@
-# a row of a table is one line
 import math
 
 import pytest

@@ -1,4 +1,3 @@
-# a row of a table is one line
 """The chunked coding, byte by byte (RFC 9112 §7.1), and the ways in which it has been bent."""
 
 from __future__ import annotations

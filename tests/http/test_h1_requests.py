@@ -1,4 +1,3 @@
-# a row of a table is one line
 """What a client may send and what it may not: each row is (name, bytes, what comes of them).
 
 Sources: RFC 9110, RFC 9112; the smuggling literature: Linhart et al. 2005, Kettle "HTTP Desync Attacks" 2019, "HTTP/1.1 must die" 2025

@@ -1,4 +1,3 @@
-# a row of a table is one line
 """What an upstream may answer and what it may not: response splitting, conflicting lengths, bytes too many (RFC 9112 §6.3, RFC 9110 §15)."""
 
 from __future__ import annotations

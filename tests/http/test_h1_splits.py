@@ -1,4 +1,3 @@
-# a row of a table is one line
 """However the bytes are split, the result is the same; whatever they are, the end is a message, a refusal or a wait; h11 agrees with us."""
 
 from __future__ import annotations

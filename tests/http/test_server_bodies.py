@@ -1,5 +1,3 @@
-# a test may poll, and stands inside what it tests
-# a row of a table is one line
 """Bodies on their way: streaming both ways, limits, back-pressure, 100-continue, trailers, early answers, who leaves when."""
 
 from __future__ import annotations

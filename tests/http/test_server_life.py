@@ -1,5 +1,3 @@
-# a test may poll, and stands inside what it tests
-# a row of a table is one line
 """A server's connections over time: timeouts, limits, drains, tunnels, TLS. Minutes pass by jumping."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# a row of a table is one line
 """Raw bytes in, what reached the backend as h11 read it, raw bytes out."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# a test may poll, and stands inside what it tests
-# a row of a table is one line
 """An upstream's connections: kept, replaced, given up, and what a failure says about sending the request again."""
 
 from __future__ import annotations
