@@ -266,7 +266,7 @@ class Outbound(asyncio.Protocol):
         if head.status == 100:
             if self._awaiting:
                 self._pour()
-        elif self._request is not None and self._request.inform is not None and head.status != 102:
+        elif self._request is not None and self._request.inform is not None:
             self._request.inform(Response(head.status, Headers.of(head.facts.section)))
 
     def _respond(self, head: ResponseHead) -> None:
