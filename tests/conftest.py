@@ -14,7 +14,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("blocks", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile(
+    "blocks", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 settings.load_profile("blocks")
 
 
@@ -44,7 +46,9 @@ def _leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     until = time.monotonic() + 3
     while True:
         # asyncio's default executor threads end with their loop; pytest-asyncio closes it after this fixture
-        more_threads = [t for t in threading.enumerate() if t not in threads and t.is_alive() and not t.name.startswith("asyncio_")]
+        more_threads = [
+            t for t in threading.enumerate() if t not in threads and t.is_alive() and not t.name.startswith("asyncio_")
+        ]
         more_sockets = {fd: name for fd, name in _sockets().items() if name not in sockets}
         if not more_threads and (not more_sockets or looped):
             return

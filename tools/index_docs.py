@@ -21,7 +21,9 @@ def title(path: Path) -> str:
 
 def page(folder: str) -> str:
     lines = [INTRO[folder]]
-    lines += [f"- [{title(path)}]({path.name})" for path in sorted((DOCS / folder).glob("*.md")) if path.name != "index.md"]
+    lines += [
+        f"- [{title(path)}]({path.name})" for path in sorted((DOCS / folder).glob("*.md")) if path.name != "index.md"
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -57,5 +57,9 @@ def test_every_page_is_in_its_index():
     missing = []
     for folder in ("how-to", "reference", "decisions"):
         index = (ROOT / "docs" / folder / "index.md").read_text(encoding="utf-8")
-        missing += [path.name for path in (ROOT / "docs" / folder).glob("*.md") if path.name != "index.md" and f"({path.name})" not in index]
+        missing += [
+            path.name
+            for path in (ROOT / "docs" / folder).glob("*.md")
+            if path.name != "index.md" and f"({path.name})" not in index
+        ]
     assert not missing, f"python tools/index_docs.py writes the indexes; missing: {missing}"

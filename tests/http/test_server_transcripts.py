@@ -145,7 +145,7 @@ ANSWERS: list[tuple[str, bytes, str, int, bytes, bool]] = [
     ("a NUL", b"HTTP/1.1 200 OK\r\nX: \x00\r\nContent-Length: 2\r\n\r\nok", "GET", 502, b"", True),
     ("101 unasked", b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", "GET", 502, b"", True),
     ("chunked 204", b"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "GET", 502, b"", True),
-    ("nine interim", b"HTTP/1.1 102 Processing\r\n\r\n" * 9, "GET", 502, b"", True),
+    ("nine interim", b"HTTP/1.1 100 Continue\r\n\r\n" * 9, "GET", 502, b"", True),
     ("a bad first chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxx\r\n", "GET", 502, b"", True),
     ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", "HEAD", 200, b"", True),
     ("304", b'HTTP/1.1 304 Not Modified\r\nContent-Length: 5000\r\nEtag: "x"\r\n\r\n', "GET", 304, b"", True),
