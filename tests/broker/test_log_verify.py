@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,44 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         verify(tmp_path / "none")
     assert verify(tmp_path).ok
+
+
+def cut(path: Path) -> None:
+    last = logs(path)[-1]
+    with last.open("r+b") as file:
+        file.truncate(last.stat().st_size - 100)
+
+
+def lose_the_last_segment(path: Path) -> None:
+    logs(path)[-1].unlink()
+
+
+def lose_a_segment(path: Path) -> None:
+    logs(path)[1].unlink()
+
+
+def lose_every_segment(path: Path) -> None:
+    for file in logs(path):
+        file.unlink()
+
+
+def flip_in_the_snapshot(path: Path) -> None:
+    newest = sorted(path.glob("*.snapshot"))[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", [cut, lose_the_last_segment, lose_a_segment, lose_every_segment, flip_in_the_snapshot])
+async def test_a_repaired_log_is_whole_and_goes_on(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    await written(tmp_path)
+    harm(tmp_path)
+    assert not verify(tmp_path).ok
+    assert repair(tmp_path).repaired
+    assert verify(tmp_path).problems == [], "what is lost is said once"
+    for number in range(2):
+        async with Broker(tmp_path) as broker:
+            assert broker.engine.damage == []
+            receipt = await broker.publish("t", b"next", id=f"after-{number}")
+            assert (receipt.offset, receipt.duplicate) == (60 + number, False), "no offset is given out twice"
+        assert verify(tmp_path).problems == []

@@ -108,6 +108,7 @@ class Recovery:
         self.repair = repair
         self.whole = whole  # read every segment, not only those that the snapshot does not cover
         self.problems: list[str] = []
+        self.known: list[tuple[int, int]] = []  # the (id, salt) of the segments that the snapshot knows
         self._random = random
         self._progress = progress
         self._segment_bytes = segment_bytes
@@ -116,11 +117,11 @@ class Recovery:
 
     def run(self) -> Recovered:
         """Open the log; raises ``WrongVersion`` for another format's files."""
-        number, known, state = self._snapshot()
+        number, self.known, state = self._snapshot()
         headers = self._headers()
         stream = headers[0].stream if headers else self._random.getrandbits(63)
         log = Log(self.disk, stream, self._random, segment_bytes=self._segment_bytes, cache_bytes=self._cache_bytes)
-        self._check_missing(headers, known, number)
+        self._check_missing(headers, self.known, number)
         after: list[Batch] = []
         replayed = read = 0
         total = sum(self._size(header.name) for header in headers) if self._progress is not None else 0
@@ -153,8 +154,11 @@ class Recovery:
                 return number, [tuple(s) for s in segments], state
             except WrongVersion:
                 raise
-            except (Damaged, ValueError, OSError) as error:
+            except OSError as error:
                 self.problems.append(f"snapshot {name}: {error}; an older one, or the log itself, is used")
+            except (Damaged, ValueError) as error:
+                self._quarantine(name, f"snapshot {name}: {error}; an older one, or the log itself, is used")
+                self._drop(name)
         return 0, [], None
 
     def _headers(self) -> list[SegmentHeader]:

@@ -11,6 +11,7 @@ from typing import Any
 from blocks.broker.errors import NotFound
 
 from .disk import Disk, RealDisk
+from .loss import accept_loss
 from .recovery import Recovery
 
 Progress = Callable[[int, int], None]  # bytes read, bytes there are
@@ -55,6 +56,8 @@ def _read(path: str | Path, progress: Progress | None, disk: Disk | None, repair
     try:
         recovery = Recovery(disk, Random(), repair=repair, whole=True, progress=progress)
         log = recovery.run().log
+        if repair and recovery.problems:
+            accept_loss(disk, log, recovery.known)
         spans = [span for segment in log.segments.values() for span in segment.index.spans.values()]
         report = Report(
             str(path),
