@@ -52,8 +52,10 @@ async def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
         )
         code, out, _ = await command("publish", "orders.created", "hello", "--id", "1", *url)
         assert (code, out.split()) == (0, ["orders.created@0", "fsync", "duplicate"])
-        code, out, _ = await command("publish", "orders.created", "--lines", *url, stdin=b"one\ntwo\n")
+        code, out, _ = await command("publish", "orders.created", "--lines", *url, "--key", "k", stdin=b"one\ntwo\n")
         assert (code, out) == (0, "2 messages acknowledged\n")
+        code, out, _ = await command("tail", "orders.*", "--start", "2", "--count", "1", "--json", *url)
+        assert json.loads(out)["key"] == "k"
         code, out, _ = await command("tail", "orders.*", "--start", "earliest", "--count", "3", *url)
         assert (code, out) == (0, "hello\none\ntwo\n")
         code, out, _ = await command(
@@ -93,6 +95,7 @@ async def test_exit_codes_tell_what_was_wrong(tmp_path: Path) -> None:
     assert (await command("--data"))[0] == 2
     assert (await command("--durability", "wishful", *data))[0] == 2
     assert (await command())[0] == 2
+    assert (await command("tail", "t", "--start", "someday"))[0] == 2
     assert (await command("topics", "--url", "blocks://127.0.0.1:1"))[0] == 1
     assert (await command("topics", "--url", "http://127.0.0.1:1"))[0] == 3
 

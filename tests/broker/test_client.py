@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from blocks.broker.client import connect
-from blocks.broker.errors import BadRequest, BadTopic, Closed, Fenced, LeaseLost, NotFound, TooLarge
+from blocks.broker.errors import BadRequest, BadTopic, Closed, Fenced, Invalid, LeaseLost, NotFound, TooLarge
 from blocks.broker.frames import Welcome
 from blocks.broker.message import Outgoing
 from blocks.broker.wire import Encoder
@@ -502,3 +502,70 @@ async def test_a_broker_that_talks_nonsense_is_left() -> None:
                 client.subscribe("t") as messages,
             ):
                 await within(anext(messages))
+
+
+async def test_a_wrong_settlement_is_refused_and_costs_no_connection(net: Net) -> None:
+    async with connect(net.url) as client:
+        await client.publish_many("t", [b"a", b"b"])
+        async with client.subscribe("t", group="g", start="earliest") as messages:
+            first, second = await take(messages, 2)
+            for wrong in (-1, float("nan"), float("inf"), 1e300, 10**30, True, "soon"):
+                with pytest.raises(BadRequest):
+                    await first.nack(delay=wrong)
+                with pytest.raises(BadRequest):
+                    await first.extend(wrong)
+            await first.extend("20s")
+            await first.nack(delay="1ms")
+            (again,) = await take(messages, 1)
+            assert (again.payload, again.attempt) == (b"a", 2)
+            await second.reject("why " * 500_000)
+            await again.ack(wait=True)
+        assert client.reconnects == 0
+
+
+async def test_a_subscription_that_no_frame_can_ask_for_is_refused(net: Net) -> None:
+    async with connect(net.url) as client:
+        with pytest.raises(BadRequest):
+            await client.subscribe("t", start=10**30).__aenter__()
+        with pytest.raises(BadRequest):
+            await client.subscribe("t", start="bogus").__aenter__()
+        await client.publish("t", b"x")
+        async with client.subscribe("t", start="earliest") as messages:
+            assert len(await take(messages, 1)) == 1
+
+
+async def test_times_that_are_over_before_they_begin_are_refused(net: Net) -> None:
+    async with connect(net.url) as client:
+        for options in ({"ttl": -1}, {"delay": -1.0}, {"at": -1.0}, {"headers": "no"}):
+            with pytest.raises(BadRequest):
+                await client.publish("t", b"x", **options)
+
+
+async def test_a_topic_is_kept_as_it_is_written_down_or_not_at_all(net: Net) -> None:
+    async with connect(net.url) as client:
+        answer = await client.configure("t", retain_seconds="7d", retain_bytes="1GiB", schema={"required": ["a"]})
+        assert (answer["retain_seconds"], answer["retain_bytes"]) == (604_800.0, 1 << 30)
+        await client.publish("t", b'{"a": 1}')
+        with pytest.raises(Invalid):
+            await client.publish("t", b"{}")
+        for wrong in (
+            {"retain_seconds": "long"},
+            {"retain_messages": "10"},
+            {"retain_messages": -1},
+            {"retain_bytes": float("nan")},
+            {"dedup_seconds": -1},
+            {"compact": "yes"},
+            {"on_invalid": "shrug"},
+            {"schema": 3},
+        ):
+            with pytest.raises(BadRequest):
+                await client.configure("t", **wrong)
+
+
+async def test_a_binding_with_headers_can_be_undone(net: Net) -> None:
+    async with connect(net.url) as client:
+        await client.bind("orders.*", "audit", headers={"a": "1"}, match="any")
+        with pytest.raises(NotFound):
+            await client.unbind("orders.*", "audit")
+        await client.unbind("orders.*", "audit", headers={"a": "1"}, match="any")
+        assert await client.ask("bindings") == []

@@ -112,13 +112,11 @@ class Administration:
     # -- changing --------------------------------------------------------------------------------------------------
 
     def configure(self, name: str, options: TopicOptions) -> None:
-        """Keep topic ``name`` so from now on; it is made if there is none. Raises ``BadRequest`` for a bad schema."""
+        """Keep topic ``name`` so from now on; it is made if there is none. Raises ``BadRequest``."""
         engine = self._engine()
+        _check(options)
         if options.schema is not None:
             engine.checks.compile(options.schema)
-        for limit in (options.retain_seconds, options.retain_bytes, options.retain_messages, options.max_message_bytes):
-            if limit is not None and limit <= 0:
-                raise BadRequest("a retention or size limit is a positive number, or None for no limit")
         topic = engine.intake.topic(name)
         if topic.options != options:
             topic.options = options
@@ -192,3 +190,21 @@ class Administration:
         topic.first = max(topic.first, min(first, topic.committed))
         topic.size = max(0, topic.size - size)
         self._engine().record("trim", topic.name, topic.first, topic.size)
+
+
+def _check(options: TopicOptions) -> None:
+    """Refuse what could not be kept to; what a client says has any type."""
+    for name in ("retain_seconds", "retain_bytes", "retain_messages", "max_message_bytes", "dedup_seconds"):
+        value = getattr(options, name)
+        if value is None and name != "dedup_seconds":
+            continue
+        if type(value) not in (int, float) or not (0 <= value < 2**63) or (value == 0 and name != "dedup_seconds"):
+            raise BadRequest(
+                f"{name} of a topic cannot be {value!r:.80}: it is a positive number, or None for no limit"
+            )
+    if type(options.compact) is not bool or type(options.keep_last) is not bool:
+        raise BadRequest("compact and keep_last of a topic are true or false")
+    if options.on_invalid not in ("refuse", "dead-letter"):
+        raise BadRequest(f"on_invalid of a topic is refuse or dead-letter, not {options.on_invalid!r:.80}")
+    if options.schema is not None and type(options.schema) is not str:
+        raise BadRequest("schema of a topic is a JSON Schema")

@@ -85,9 +85,11 @@ class Asking:
         """Copy what is published to ``source`` (a pattern) to ``target``, if ``all`` or ``any`` of ``headers`` are as given."""
         await self.ask("bind", source=source, target=target, headers=dict(headers) if headers else None, match=match)
 
-    async def unbind(self, source: str, target: str) -> None:
-        """Undo ``bind``."""
-        await self.ask("unbind", source=source, target=target)
+    async def unbind(
+        self, source: str, target: str, *, headers: Mapping[str, str] | None = None, match: str = "all"
+    ) -> None:
+        """Undo ``bind`` with the same arguments. Raises ``NotFound``."""
+        await self.ask("unbind", source=source, target=target, headers=dict(headers) if headers else None, match=match)
 
     def _receive_outcome(self, number: int, value: Any, refusal: tuple[str, str] | None) -> None:
         """The broker has answered, or refused to."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from blocks.core.errors import ConfigError
+
 from .errors import BadRequest, BrokerError, NotFound
 from .message import TopicOptions
 from .security import Identity
@@ -27,7 +29,7 @@ def answer(engine: Engine, identity: Identity, verb: str, arguments: dict[str, A
         ask(engine, identity, dict(arguments), done)
     except BrokerError as error:
         done(error)
-    except (TypeError, ValueError, KeyError) as error:
+    except (ConfigError, TypeError, ValueError, KeyError) as error:
         done(BadRequest(f"{verb} does not take these arguments: {error}"))
 
 
@@ -88,7 +90,7 @@ def _bind(engine: Engine, identity: Identity, arguments: dict[str, Any], done: D
 
 def _unbind(engine: Engine, identity: Identity, arguments: dict[str, Any], done: Done) -> None:
     identity.require("manage", str(arguments["source"]))
-    engine.unbind(arguments["source"], arguments["target"])
+    engine.unbind(arguments["source"], arguments["target"], arguments.get("headers"), arguments.get("match", "all"))
     done(None)
 
 

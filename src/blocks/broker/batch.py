@@ -221,6 +221,8 @@ def options_of(
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """``headers`` as a frame can carry them. Raises ``BadRequest``, ``TooLarge``."""
+    if not isinstance(headers, Mapping):
+        raise BadRequest(f"headers are a mapping of text to text, not {type(headers).__name__}")
     taken = dict(headers)
     for name, value in taken.items():
         _checked_text("a header's name", name)
@@ -246,8 +248,8 @@ def _checked_key(key: Any) -> bytes:
 def _checked_time(name: str, value: Any) -> float:
     if isinstance(value, str):
         return seconds(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e15 < value < 1e15:
-        raise BadRequest(f"{name} is seconds, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
+        raise BadRequest(f"{name} is seconds that are not negative, not {value!r}")
     return float(value)
 
 

@@ -108,11 +108,29 @@ def publish(**options: Any) -> None:
     verbs.run(verbs.publish, options)
 
 
+def _place(context: click.Context, param: click.Parameter, value: str) -> str | int | float:
+    if value in ("earliest", "latest", "last"):
+        return value
+    if value.isascii() and value.isdigit():
+        return int(value)
+    try:
+        moment = float(value.removeprefix("@"))
+    except ValueError:
+        moment = -1.0
+    if not value.startswith("@") or not 0 <= moment < 1e12:
+        raise click.BadParameter(f"{value!r} is not earliest, latest, last, an offset or @SECONDS", context, param)
+    return moment
+
+
 @broker.command()
 @click.argument("pattern")
 @click.option("--group", help="Be a member of this group and ack; without it nothing is taken away.")
 @click.option(
-    "--start", default="latest", show_default=True, help="earliest, latest, last, an offset, or @SECONDS since 1970."
+    "--start",
+    callback=_place,
+    default="latest",
+    show_default=True,
+    help="earliest, latest, last, an offset, or @SECONDS since 1970.",
 )
 @click.option("--count", type=click.IntRange(1), help="Stop after so many.")
 @click.option("--timeout", callback=_duration, help="Stop when none came for so long.")

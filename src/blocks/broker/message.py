@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from blocks.core.quantities import seconds, size
 
 from .errors import DiskFailed, LeaseLost
 
@@ -209,7 +212,10 @@ class SubscribeOptions:
 
 @dataclass(frozen=True, slots=True)
 class TopicOptions:
-    """How a topic is kept. None: no limit (kept until something asks for its removal, as NATS JetStream does)."""
+    """How a topic is kept. None: no limit (kept until something asks for its removal, as NATS JetStream does).
+
+    Durations and sizes may be written ``"7d"`` and ``"1GiB"``. Raises ``ConfigError`` for text that is neither.
+    """
 
     retain_seconds: float | None = None
     retain_bytes: int | None = None
@@ -217,9 +223,25 @@ class TopicOptions:
     compact: bool = False  # keep the last value of each key
     keep_last: bool = False  # retention never removes the last message (MQTT's retained message)
     dedup_seconds: float = 120.0  # NATS JetStream's duplicate window
-    schema: str | None = None  # JSON Schema text; needs blocks[schema]
+    schema: str | None = None  # JSON Schema, its text or (when made) the document; needs blocks[schema]
     on_invalid: Literal["refuse", "dead-letter"] = "refuse"
     max_message_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for names, parse in _PARSED.items():
+            for name in names:
+                value = getattr(self, name)
+                if isinstance(value, str):
+                    object.__setattr__(self, name, parse(value))
+        document: Any = self.schema
+        if isinstance(document, Mapping | bool):
+            object.__setattr__(self, "schema", json.dumps(document, sort_keys=True))
+
+
+_PARSED: dict[tuple[str, ...], Callable[[str], float]] = {
+    ("retain_seconds", "dedup_seconds"): seconds,
+    ("retain_bytes", "max_message_bytes"): size,
+}
 
 
 @dataclass(frozen=True, slots=True)

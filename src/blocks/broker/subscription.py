@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
+from blocks.core.errors import ConfigError
+from blocks.core.quantities import seconds
 from blocks.core.sweeper import sweeper
 
 from .columns import error_of, spread_run
@@ -23,6 +25,10 @@ from .inboxes import CORRELATION
 from .message import Deliveries, Message, Receipt
 
 MAX_LEASE = 3600.0  # seconds a message may be worked on: Google Pub/Sub's max_lease_duration
+
+
+MAX_SPAN = 31_536_000.0  # seconds, a year: what is due later is published with a delay
+MAX_REASON = 4096  # characters that a dead letter keeps of its reason
 
 
 class Connection(Protocol):
@@ -96,16 +102,17 @@ class RemoteMessage(Message):
 
     async def nack(self, delay: float | None = None) -> None:
         """Give it back, to be delivered again after ``delay`` seconds (None: the subscription's back-off)."""
-        self._settle(NACK, delay)
+        self._settle(NACK, None if delay is None else _span("a delay", delay))
 
     async def reject(self, reason: str = "") -> None:
         """It can never be processed: to the dead letters, with ``reason``."""
-        self._settle(REJECT, reason)
+        self._settle(REJECT, str(reason)[:MAX_REASON].encode("utf-8", "replace").decode())
 
     async def extend(self, seconds: float) -> None:
         """Keep it for ``seconds`` more, counted from now; without this the client extends leases by itself."""
+        span = _span("an extension", seconds)
         if not self._settled:
-            self._owner.settle_one(self._run, self._index, EXTEND, seconds)
+            self._owner.settle_one(self._run, self._index, EXTEND, span)
 
     async def respond(self, payload: bytes, headers: Mapping[str, str] | None = None) -> Receipt:
         """Answer the one who asked with ``request``. Raises ``NotFound`` if they no longer wait, ``BadRequest`` if they never did."""
@@ -187,12 +194,19 @@ class Subscription:
         self._opened = self.client.loop.create_future()
         self.client.enter(self)
         try:
-            self.client.send(Subscribe(self.number, self.pattern, self._options))
+            self._ask()
             await self._opened
         except BaseException:
+            self._opened.cancel()  # nobody will ask it
             await self.close()
             raise
         return self
+
+    def _ask(self) -> None:
+        try:
+            self.client.send(Subscribe(self.number, self.pattern, self._options))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadRequest(f"a subscription cannot be asked for with these options: {error}") from error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -425,6 +439,17 @@ class Subscription:
                 waiter.set_exception(error)
             else:
                 waiter.set_result(None)
+
+
+def _span(what: str, value: Any) -> float:
+    """``value`` as seconds. Raises ``BadRequest``: the broker would end the connection, and with it every lease."""
+    try:
+        span = seconds(value)
+    except ConfigError as error:
+        raise BadRequest(f"{what} is seconds: {error}") from error
+    if span > MAX_SPAN:
+        raise BadRequest(f"{what} is at most {MAX_SPAN:.0f} s, not {value!r:.80}")
+    return span
 
 
 def _ranges(offsets: Iterable[int]) -> list[int]:

@@ -50,7 +50,7 @@ async def publish(client: Client, options: dict[str, Any]) -> None:
     key = options["key"].encode() if options["key"] is not None else None
     common = {"ttl": options["ttl"], "delay": options["delay"]}
     if options["lines"]:
-        await _publish_lines(client, options, common)
+        await _publish_lines(client, options, common, key)
         return
     payload = options["payload"].encode() if options["payload"] is not None else sys.stdin.buffer.read()
     receipt = await client.publish(
@@ -59,12 +59,14 @@ async def publish(client: Client, options: dict[str, Any]) -> None:
     _print_receipt(receipt, options["as_json"])
 
 
-async def _publish_lines(client: Client, options: dict[str, Any], common: dict[str, Any]) -> None:
+async def _publish_lines(client: Client, options: dict[str, Any], common: dict[str, Any], key: bytes | None) -> None:
+    if options["ident"] is not None:
+        raise click.UsageError("--id names one message, --lines publishes many")
     count = 0
     while lines := sys.stdin.buffer.readlines(256 * 1024):
-        await client.publish_many(
-            options["topic"], [line.rstrip(b"\n") for line in lines], headers=options["headers"], **common
-        )
+        keys = [key] * len(lines) if key is not None else None
+        payloads = [line.rstrip(b"\n") for line in lines]
+        await client.publish_many(options["topic"], payloads, keys=keys, headers=options["headers"], **common)
         count += len(lines)
         if sys.stderr.isatty():
             click.echo(f"\r{count:,} messages", nl=False, err=True)
@@ -85,7 +87,7 @@ async def tail(client: Client, options: dict[str, Any]) -> None:
     """Messages as they come; in a group they are acked once printed."""
     group, left = options["group"], options["count"]
     subscription = client.subscribe(
-        options["pattern"], group=group, start=_start(options["start"]), mode="consume" if group else "browse"
+        options["pattern"], group=group, start=options["start"], mode="consume" if group else "browse"
     )
     async with subscription as messages:
         while left is None or left > 0:
@@ -97,15 +99,6 @@ async def tail(client: Client, options: dict[str, Any]) -> None:
             _print_message(message, options["as_json"])
             await message.ack(wait=left == 1)
             left = left - 1 if left is not None else None
-
-
-def _start(text: str) -> str | int | float:
-    if text.startswith("@"):
-        try:
-            return float(text[1:])
-        except ValueError:
-            raise ConfigError(f"--start {text}: write @ and seconds since 1970") from None
-    return int(text) if text.isdigit() else text
 
 
 def _print_message(message: Message, as_json: bool) -> None:
