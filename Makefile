@@ -27,8 +27,9 @@ layers: $(READY)
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 -q -m "not integration" --ignore tests/docs
 
+# Real processes on a machine that others use too: what fails is run once more, and both runs are shown.
 integration: $(READY) $(PEERS)
-	$(BIN)/python -m pytest -q -m integration --durations 15
+	$(BIN)/python -m pytest -q -m integration --durations 15 || $(BIN)/python -m pytest -q -m integration --last-failed
 
 docs: $(READY)  ## run every snippet of the documentation
 	$(BIN)/python -m pytest -q tests/docs
