@@ -12,7 +12,7 @@ import asyncio
 import statistics
 import time
 
-from blocks import LoadBalancer, Request, Response, Upstream, chain
+from blocks import Edge, Gateway, LoadBalancer, Request, Response, Upstream, chain, route, running
 from blocks.http import Limits, Timeouts, direct
 from blocks.http.handler import Handler
 from blocks.http.inbound import Inbound
@@ -75,8 +75,16 @@ def per_request(handler: Handler, upstream: Upstream, loop: asyncio.AbstractEven
 async def main(rounds: int) -> None:
     loop = asyncio.get_running_loop()
     upstream = Upstream("http://127.0.0.1:1", uses=10**9)
-    async with upstream, LoadBalancer([upstream]) as balancer:
-        stacks = {"balancer": balancer, "two filters before it": chain(through, through, to=balancer)}
+    balancer = LoadBalancer([upstream])
+    gateway = Gateway([route("/", balancer)])
+    edge = Edge(gateway)
+    async with running(edge):
+        stacks = {
+            "balancer": balancer,
+            "two filters before it": chain(through, through, to=balancer),
+            "gateway before it": gateway,
+            "edge before gateway before it, nothing stored": edge,
+        }
         results: dict[str, list[float]] = {name: [] for name in stacks}
         done = loop.create_future()
 
