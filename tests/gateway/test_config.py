@@ -93,6 +93,40 @@ async def test_a_country_is_believed_from_trusted_proxies_only(tmp_path: Path) -
     )
 
 
+def test_one_mistake_does_not_hide_the_others_of_its_table(tmp_path: Path) -> None:
+    lines = wrong(
+        tmp_path,
+        """[gateway]
+trustd = []
+auth = "mian"
+trusted = ["10.0.0.0/33"]
+[auth.main]
+type = "api-key"
+[services.orders]
+urll = "http://127.0.0.1:1"
+[services.users]
+url = "http://127.0.0.1:1"
+[limits.slow]
+per = "ip"
+[[routes]]
+path = "/orders/{id:itn}"
+methods = []
+timeout = "5 parsecs"
+service = "oders"
+limit = ["slow", "10/h per param:id", "fast"]
+[[routes]]
+path = "/users"
+service = "orders"
+weight = "much"
+[[routes]]
+service = "users"
+limit = "9/eon"
+""",
+    )
+    places = [line.split(": error: ")[0].removeprefix("g.toml:").split(":")[0] for line in lines]
+    assert sorted(places, key=int) == ["2", "3", "4", "8", "11", "14", "15", "16", "17", "18", "22", "23", "25"], lines
+
+
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(tmp_path: Path) -> None:
     lines = wrong(
         tmp_path,

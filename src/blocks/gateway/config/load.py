@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ConfigError, MissingExtra
@@ -23,16 +24,18 @@ from ..limits.rule import Limit, amount_of
 from ..route import Route, route
 from ..site import Kept, Site
 from ..snapshot import Snapshot
-from ..steps import ENDS, KEYWORDS
+from ..steps import ENDS, KEYWORDS, build_steps
 from .complaint import At, Complaint, ConfigErrors, complaints_of
 from .decode import convert
 from .read import Source, read
+from .salvage import stand_in, without
 from .schema import FileTable, GatewayTable, RouteTable, ServiceTable
 from .services import Fixed, service_of
 from .suggest import suggestion
 
 _OWN = frozenset(field.encode_name for field in msgspec.structs.fields(RouteTable))
 _ENDS = {feature.key: feature for feature in ENDS}
+_ROUNDS = 5  # of taking out what is wrong; what is left of it then is not looked at
 
 
 class Loaded(NamedTuple):
@@ -102,8 +105,8 @@ class _Loader:
         settings: Any = convert(FileTable, self._source.tables, (), self._complaints)
         if not isinstance(settings, FileTable):
             settings = self._what_can_be_read()
-        site = self._site(settings)
         addresses = self._addresses(settings)
+        site = self._site(settings)
         site.addresses = addresses
         self._authenticators(settings, site)
         places: list[int] = []
@@ -121,7 +124,7 @@ class _Loader:
 
         digest = hashlib.blake2b(repr(self._source.tables).encode(), digest_size=6).hexdigest()
         general = settings.gateway
-        defaults = {**general.defaults, **({} if general.auth is None else {"auth": general.auth})}
+        defaults = {**general.defaults, **self._general_auth(general, site)}
         for word in general.defaults:
             if word not in KEYWORDS:
                 at = ("gateway", "defaults", word)
@@ -137,17 +140,19 @@ class _Loader:
         return Loaded(snapshot, settings, self._source, warnings, digest)
 
     def _what_can_be_read(self) -> FileTable:
-        """The parts of a file that are right, so that the others' errors are found in the same run."""
-        good = FileTable()
-        for field in msgspec.structs.fields(FileTable):
-            if field.encode_name in self._source.tables:
-                unheard: list[Complaint] = []
-                value = convert(field.type, self._source.tables[field.encode_name], (), unheard)
-                if not unheard:
-                    setattr(good, field.name, value)
-                elif isinstance(self._source.tables[field.encode_name], dict) and field.name in ("services", "limits"):
-                    self._broken |= set(self._source.tables[field.encode_name])
-        return good
+        """The file without what is wrong with it, so that the others' errors are found in the same run."""
+        tables = self._source.tables
+        for _ in range(_ROUNDS):
+            unheard: list[Complaint] = []
+            settings: Any = convert(FileTable, tables, (), unheard)
+            if isinstance(settings, FileTable):
+                limits = self._source.tables.get("limits")
+                for name in set(limits if isinstance(limits, dict) else ()) - set(settings.limits):
+                    settings.limits[name] = Limit(rate="none")  # its error has been told: not again by each route
+                return settings
+            self._broken |= {str(one.at[1]) for one in unheard if one.at[:1] == ("services",) and len(one.at) > 1}
+            tables = without(tables, [one.at for one in unheard])
+        return FileTable()
 
     def _site(self, settings: FileTable) -> Site:
         for name, table in settings.services.items():
@@ -188,6 +193,17 @@ class _Loader:
                 said = error if isinstance(error, ConfigError) else ConfigError(str(error))
                 self._complaints.extend(complaints_of(said, ("auth", name)))
 
+    def _general_auth(self, general: GatewayTable, site: Site) -> dict[str, Any]:
+        """What ``[gateway] auth`` adds to the defaults; nothing when it is wrong, which is said once and not by each route."""
+        if general.auth is None:
+            return {}
+        try:
+            build_steps({"auth": general.auth}, site)
+        except ConfigError as error:
+            self._complaints.extend(complaints_of(error, ("gateway",)))
+            return {}
+        return {"auth": general.auth}
+
     def _limit(self, name: str, limit: Limit) -> None:
         rates: list[tuple[At, str]] = [(("rate",), limit.rate)]
         rates += [(("tiers", tier), text) for tier, text in limit.tiers.items()]
@@ -199,6 +215,12 @@ class _Loader:
 
     def _addresses(self, settings: FileTable) -> Addresses:
         own = settings.gateway
+        try:
+            Addresses(own.trusted)
+        except ConfigError as error:
+            self._complaints.append(Complaint(("gateway", "trusted"), str(error)))
+            own.trusted = []  # services are told of them, too
+            return Addresses()
         try:
             return Addresses(own.trusted, own.forwarded_by, own.ipv6_prefix, own.ipv4_prefix, own.trust_unix)
         except (ConfigError, ValueError) as error:
@@ -214,21 +236,38 @@ class _Loader:
             if key not in _OWN and key not in KEYWORDS and key not in _ENDS:
                 known = [*_OWN, *KEYWORDS, *_ENDS]
                 self._complaints.append(Complaint((*at, key), f"unknown key {key!r}{suggestion(key, known)}"))
-        words: Any = convert(RouteTable, own, at, self._complaints)
-        if not isinstance(words, RouteTable):
-            return None
-        try:
-            made = self._make(words, options)
-        except (ConfigError, ValueError) as error:
-            self._complaints.extend(
-                complaints_of(error if isinstance(error, ConfigError) else ConfigError(str(error)), at)
-            )
-            return None
+        before = len(self._complaints)
+        words, made = self._made(at, own, options)
+        right = len(self._complaints) == before
         site.route = made
         handler = self._handler(at, words, ends, table, site)
+        if not right:
+            try:
+                build_steps(options, site)
+            except ConfigError as error:
+                self._complaints.extend(complaints_of(error, at))
+            return None
         if handler is not None:
             made.handler = handler
         return made  # with nobody behind it when that was wrong: its steps are looked at all the same
+
+    def _made(self, at: At, own: dict[str, Any], options: dict[str, Any]) -> tuple[RouteTable, Route]:
+        """The route; where its table is wrong one that stands in for it, so that its steps and its end are looked at all the same."""
+        words: Any = convert(RouteTable, own, at, self._complaints)
+        if not isinstance(words, RouteTable):
+            unheard: list[Complaint] = []
+            convert(RouteTable, own, (), unheard)
+            left = {"path": stand_in(own.get("path")), **without(own, [one.at for one in unheard])}
+            words = convert(RouteTable, left, (), [])
+        for _ in range(_ROUNDS):
+            try:
+                return words, self._make(words, options)
+            except (ConfigError, ValueError) as error:
+                said = error if isinstance(error, ConfigError) else ConfigError(str(error))
+                self._complaints.extend(complaints_of(said, at))
+                key = next(iter(getattr(error, "at", ())), "weight")
+                words = structs.replace(words, **{key: stand_in(words.path) if key == "path" else None})
+        return words, self._make(RouteTable(path=stand_in(words.path)), options)
 
     def _make(self, words: RouteTable, options: dict[str, Any]) -> Route:
         return route(
@@ -246,6 +285,7 @@ class _Loader:
                 said = f"not {' and '.join(given)} together" if given else "and this one has none"
                 raise ConfigError(f"a route ends in exactly one of {known}, {said}")
             if words.respond is not None:
+                at = (*at, "respond")
                 return Fixed(words.respond)
             if words.service:
                 if words.service in self._broken:
