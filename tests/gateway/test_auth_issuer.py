@@ -217,7 +217,8 @@ async def test_keys_from_files_secrets_and_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", [
-    {}, {"type": "jtw"}, {"type": "jwt"}, {"type": "jwt", "secret": "short"}, {"type": "jwt", "secret": "s" * 32, "pem": "x"},
+    {}, {"type": "jtw"}, {"type": "jwt"}, {"type": "jwt", "secret": "s" * 32, "issuer": ""},
+    {"type": "jwt", "secret": "s" * 32, "audience": []}, {"type": "jwt", "secret": "s" * 32, "issuer": ["https://id.example", ""]}, {"type": "jwt", "secret": "short"}, {"type": "jwt", "secret": "s" * 32, "pem": "x"},
     {"type": "jwt", "discovery": True},
     {"type": "jwt", "jwks": "http://keys.example/jwks"}, {"type": "jwt", "jwks": "missing.json"}, {"type": "jwt", "secret": "s" * 32,
     "leeway": "1h"},
@@ -253,7 +254,9 @@ async def test_consumers_carry_keys_passwords_secrets_and_certificates() -> None
     assert (await status(basic, Request("GET", "/", {"authorization": "Basic YWxpY2U6cHc="})))[0] == 0
     signed = Request("GET", "/", {"host": "h"})
     sign(signed, "s1", b"x" * 32, int(CLOCK.wall()))
-    assert (await status(make({"type": "signature"}, place), signed))[0] == 0
+    signature: Any = make({"type": "signature", "realm": "shop"}, place)
+    assert signature.challenge == 'Signature realm="shop"'
+    assert (await status(signature, signed))[0] == 0
     certified = Request(peer=Peer(certificate={"subject": ((("commonName", "alice"),),)}))
     assert (await status(make({"type": "mtls"}, place), certified))[0] == 0
     shared = site(a={"keys": [hash_key("k")]}, b={"keys": [hash_key("k")]})

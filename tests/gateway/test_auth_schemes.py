@@ -277,6 +277,24 @@ async def test_basic() -> None:
     assert scheme.identify(Request("GET", "/", {"authorization": "Basic !!"}), context()) is not None
 
 
+@pytest.mark.parametrize(
+    "shown",
+    [
+        b64encode(b"alice:new\0"),
+        b64encode(b"alice:new\n"),
+        b64encode(b"al\0ice:new"),
+        b"YWxpY2U6bmV3=",
+        b"YWxpY2U6bmX=",
+    ],
+)
+async def test_another_spelling_of_a_password_is_not_the_password(shown: bytes) -> None:
+    scheme = Basic({"alice": ([quick("new")], Consumer("alice"))})
+    for credentials, wanted in ((b64encode(b"alice:new"), None), (shown, 401)):
+        request = Request("GET", "/", {"authorization": "Basic " + credentials.decode()})
+        answer = await passes(Authenticate((scheme,)), request, context())
+        assert (answer and answer.status) == wanted
+
+
 def test_passwords_in_clear_or_weak_are_refused() -> None:
     for bad in (
         "hunter2",

@@ -99,3 +99,9 @@ def test_a_host_has_one_name(raw: str, name: str) -> None:
 def test_what_is_no_host_is_refused(raw: str) -> None:
     with pytest.raises(BadPath):
         host_name(raw)
+
+
+@pytest.mark.parametrize("path", ["/a/..%3B/b", "/a/.%3bx/b", "/a/%c0%ae%C0%ae/b", "/a%c0%af..", "/a%c1%9cb"])
+def test_what_lax_services_take_for_dots_and_slashes_is_refused(path: str) -> None:
+    with pytest.raises(BadPath):
+        normalise(path, semicolon=True, encoded_slash=True)

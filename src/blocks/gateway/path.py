@@ -16,6 +16,8 @@ MAX_SEGMENTS = 128  # deeper paths are refused: no template is that deep, and a 
 _CLEAN = re.compile(r"(?:/(?![./])[A-Za-z0-9\-._~!$&'()*+,=:@]*+)*+/?")  # nothing that could mean two things
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _RAW = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,=:@/%;]")
+_PARAMETERS = re.compile(r";|%3B")
+_OVERLONG = re.compile(r"%C0%(?:AE|AF)|%C1%9C")  # dot, slash and backslash to lax decoders of UTF-8
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_\-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_\-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\])")
 
@@ -49,6 +51,8 @@ def rewrite(path: str, *, encoded_slash: bool = False, semicolon: bool = False) 
     if ";" in path and not semicolon:
         raise BadPath("the path holds ';', which some services cut off and others do not")
     decoded = _ESCAPE.sub(lambda match: _unescape(match, encoded_slash), path)
+    if _OVERLONG.search(decoded):
+        raise BadPath("the path holds a dot, slash or backslash in overlong UTF-8 (RFC 3629 §3)")
     return _resolve(decoded)
 
 
@@ -75,7 +79,7 @@ def _resolve(path: str) -> str:
     if len(segments) > MAX_SEGMENTS:
         raise BadPath(f"the path has more than {MAX_SEGMENTS} segments")
     for segment in segments:
-        bare = segment.partition(";")[0]
+        bare = _PARAMETERS.split(segment, maxsplit=1)[0]
         if bare in (".", "..") and bare != segment:
             raise BadPath("the path holds a dot segment with parameters")
         if segment == "..":

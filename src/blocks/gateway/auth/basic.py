@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Mapping
 from hashlib import blake2b
@@ -24,6 +25,7 @@ TTL = 300.0  # seconds a checked password is believed; htpasswd modules with a c
 AT_ONCE = 2  # checks under way; each holds a thread and 16 MiB for a tenth of a second
 WAITING = 32  # checks that wait for their turn; more get 503
 FAILURES = Rate(10, 60)  # wrong passwords of one client a minute; OWASP's credential-stuffing advice has this order
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class Basic:
@@ -106,8 +108,13 @@ class Basic:
 
 
 def _split(shown: bytes) -> tuple[str, bytes] | None:
+    """Name and password (RFC 7617 §2: without control characters; HMAC would take a password with NULs at its end for the same)."""
     try:
-        name, colon, password = b64decode(shown, validate=True).partition(b":")
-        return (name.decode("utf-8"), password) if colon and len(password) <= MAX_PASSWORD else None
+        whole = b64decode(shown, validate=True)
+        name, colon, password = whole.partition(b":")
+        text = name.decode("utf-8")
     except (Base64Error, ValueError):
         return None
+    if not colon or len(password) > MAX_PASSWORD or _CONTROL.search(whole) or b64encode(whole) != shown:
+        return None
+    return text, password

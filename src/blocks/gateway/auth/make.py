@@ -192,6 +192,7 @@ def _signatures(settings: SignatureSettings, site: Site) -> Signatures:
         covered=tuple(settings.covered),
         window=seconds(settings.window),
         max_body=size(settings.max_body),
+        realm=settings.realm,
         seen=site.kept(("signatures-seen",), Seen),
         records=None if settings.store == "memory" else make_records(settings.store, site, purpose="signatures"),
         clock=site.clock,
@@ -259,8 +260,12 @@ def _ration(text: str | None, default: Rate) -> Rate | None:
 
 
 def _set(value: str | list[str] | None) -> frozenset[str] | None:
-    found = _tuple(value)
-    return frozenset(found) if found else None
+    if value is None:
+        return None
+    found = frozenset(_tuple(value))
+    if not found or "" in found:  # an empty variable must not switch the check off
+        raise ConfigError("issuer and audience must not be empty; leave them out where they do not matter")
+    return found
 
 
 def _tuple(value: str | list[str] | None) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from blocks.gateway.records import Records, StoreDown
 from blocks.http.body import Stream
 from blocks.http.message import Request
 
-from .outcome import Outcome, Refusal
+from .outcome import Outcome, Refusal, challenge
 from .signature_base import SignatureInput, parse_input, parse_signature, signature_base
 
 WINDOW = 300.0  # seconds that a signature's date may differ from now; AWS Signature Version 4 and Kong's clock_skew
@@ -63,8 +63,6 @@ class Signatures:
     process, or in ``records``, by all gateways that share them.
     """
 
-    challenge = 'Signature realm="gateway"'
-
     def __init__(
         self,
         secrets: Mapping[str, tuple[bytes, Consumer]],
@@ -72,6 +70,7 @@ class Signatures:
         covered: tuple[str, ...] = COVERED,
         window: float = WINDOW,
         max_body: int = MAX_BODY,
+        realm: str = "gateway",
         seen: Seen | None = None,
         records: Records | None = None,
         clock: Clock = SYSTEM,
@@ -85,6 +84,7 @@ class Signatures:
         self._covered = frozenset(covered)
         self._window = window
         self._max_body = max_body
+        self.challenge = challenge("Signature", realm)
         self._seen = seen or Seen()
         self._records = records
         self.parts = (records,) if records is not None else ()
