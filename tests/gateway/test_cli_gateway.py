@@ -204,3 +204,9 @@ async def test_a_wrong_file_at_the_start_exits_with_3(file: Path) -> None:
     _, errors = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 3
     assert b"unknown key 'junk'" in errors
+
+
+def test_explain_says_that_a_route_is_closed(file: Path) -> None:
+    file.write_text('[gateway]\nauth = "deny"\n' + GOOD)
+    shown = run("explain", "GET", "/orders/7", "--config", file)
+    assert (shown.exit_code, "403 for everybody" in shown.output) == (0, True)

@@ -127,6 +127,29 @@ limit = "9/eon"
     assert sorted(places, key=int) == ["2", "3", "4", "8", "11", "14", "15", "16", "17", "18", "22", "23", "25"], lines
 
 
+def test_a_wrong_limit_is_said_once_and_at_its_place(tmp_path: Path) -> None:
+    lines = wrong(
+        tmp_path,
+        """[limits.api]
+rate = "5/fortnight"
+per = "consumr"
+[limits.two]
+rate = "5/s"
+per = "ipp+claim:"
+[[routes]]
+path = "/a"
+respond = {}
+limit = ["api", "two"]
+[[routes]]
+path = "/b"
+respond = {}
+limit = "two"
+""",
+    )
+    assert [line.split(":")[1] for line in lines] == ["2", "3", "6", "6"]
+    assert "did you mean 'consumer'" in lines[1]
+
+
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(tmp_path: Path) -> None:
     lines = wrong(
         tmp_path,

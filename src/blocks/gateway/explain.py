@@ -64,7 +64,11 @@ def service_name(lane: Lane) -> str:
 def _step(step: Any, request: Request, context: Context) -> dict[str, Any]:
     reasons = {feature.key: feature.reason for feature in FEATURES}
     words = [word for word in ("check", "after", "around") if callable(getattr(step, word, None))]
-    told: dict[str, Any] = {"step": step.name, "does": words, "reason": reasons.get(step.name, "")}
+    told: dict[str, Any] = {
+        "step": step.name,
+        "does": words,
+        "reason": getattr(step, "reason", reasons.get(step.name, "")),
+    }
     rules = getattr(step, "rules", None)
     if rules:
         told["limits"] = [_rule(rule, request, context) for rule in rules]

@@ -24,6 +24,7 @@ class Deny:
     """The step of a route that is closed: 403 for everybody."""
 
     name = "auth"
+    reason = "the route is closed: 403 for everybody"  # for explain
 
     def check(self, request: Request, context: Context) -> Response:
         """Always a refusal."""

@@ -20,6 +20,7 @@ from blocks.http.message import Request, Response
 
 from ..address import Addresses
 from ..conflicts import unreachable
+from ..limits.keys import KINDS, is_kind, kinds_of
 from ..limits.rule import Limit, amount_of
 from ..route import Route, route
 from ..site import Kept, Site
@@ -162,7 +163,8 @@ class _Loader:
                 self._broken.add(name)
                 self._complaints.extend(complaints_of(error, ("services", name)))
         for name, limit in settings.limits.items():
-            self._limit(name, limit)
+            if not self._limit(name, limit):
+                settings.limits[name] = Limit(rate="none")  # said once, not again by each route
         tables: dict[str, Mapping[str, Any]] = {
             "auth": settings.auth, "limits": settings.limits, "consumers": settings.consumers,
             "redis": msgspec.to_builtins(settings.redis) if settings.redis is not None else {},
@@ -204,7 +206,9 @@ class _Loader:
             return {}
         return {"auth": general.auth}
 
-    def _limit(self, name: str, limit: Limit) -> None:
+    def _limit(self, name: str, limit: Limit) -> bool:
+        """Whether its rates and its key are right."""
+        before = len(self._complaints)
         rates: list[tuple[At, str]] = [(("rate",), limit.rate)]
         rates += [(("tiers", tier), text) for tier, text in limit.tiers.items()]
         for at, text in rates:
@@ -212,6 +216,11 @@ class _Loader:
                 amount_of(text, limit)
             except ConfigError as error:
                 self._complaints.append(Complaint(("limits", name, *at), str(error)))
+        for kind in kinds_of(limit.per):
+            if not is_kind(kind):
+                said = f"per = {kind!r} is not known; there is {', '.join(KINDS)}{suggestion(kind, KINDS)}"
+                self._complaints.append(Complaint(("limits", name, "per"), said))
+        return len(self._complaints) == before
 
     def _addresses(self, settings: FileTable) -> Addresses:
         own = settings.gateway

@@ -30,12 +30,22 @@ def short(text: str) -> str:
     )
 
 
+def kinds_of(per: Any) -> list[str]:
+    """The kinds that a key joins (``"ip+route"``); none for a function."""
+    return [] if callable(per) else [kind.strip() for kind in str(per).split("+")]
+
+
+def is_kind(kind: str) -> bool:
+    """Whether ``kind`` is one of ``KINDS``; whether its parameter is there depends on the route."""
+    word, colon, name = kind.partition(":")
+    return (f"{word}:NAME" in KINDS and bool(name)) if colon else kind in KINDS
+
+
 def key_of(per: Any, site: Site, addresses: Addresses) -> Key:
     """The function that makes the key of a request. Raises ``ConfigError`` for an unknown kind."""
     if callable(per):
         return lambda request, context: short(str(per(request, context)))
-    kinds = str(per).split("+")
-    made = [_one(kind.strip(), site, addresses) for kind in kinds]
+    made = [_one(kind, site, addresses) for kind in kinds_of(per)]
     if len(made) == 1:
         return made[0]
 
