@@ -16,7 +16,7 @@ MAX_SEGMENTS = 128  # deeper paths are refused: no template is that deep, and a 
 _CLEAN = re.compile(r"(?:/(?![./])[A-Za-z0-9\-._~!$&'()*+,=:@]*+)*+/?")  # nothing that could mean two things
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _RAW = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,=:@/%;]")
-_PARAMETERS = re.compile(r";|%3B")
+_HIDDEN = re.compile(r";|%3B|%2F")  # what a service may cut a segment at, so that a dot segment comes to light
 _OVERLONG = re.compile(r"%C0%(?:AE|AF)|%C1%9C")  # dot, slash and backslash to lax decoders of UTF-8
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_\-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_\-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\])")
@@ -79,9 +79,8 @@ def _resolve(path: str) -> str:
     if len(segments) > MAX_SEGMENTS:
         raise BadPath(f"the path has more than {MAX_SEGMENTS} segments")
     for segment in segments:
-        bare = _PARAMETERS.split(segment, maxsplit=1)[0]
-        if bare in (".", "..") and bare != segment:
-            raise BadPath("the path holds a dot segment with parameters")
+        if segment not in (".", "..") and not {".", ".."}.isdisjoint(_HIDDEN.split(segment)):
+            raise BadPath("the path holds a dot segment with parameters or an encoded slash")
         if segment == "..":
             if not kept:
                 raise BadPath("the path goes above its root")
