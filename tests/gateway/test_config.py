@@ -127,6 +127,11 @@ limit = "9/eon"
     assert sorted(places, key=int) == ["2", "3", "4", "8", "11", "14", "15", "16", "17", "18", "22", "23", "25"], lines
 
 
+def test_what_was_taken_out_is_not_missed(tmp_path: Path) -> None:
+    lines = wrong(tmp_path, '[[routes]]\npath = "/"\nheaders = 3\nrespond = 4\n')
+    assert [line.split(":")[1] for line in lines] == ["3", "4"]
+
+
 def test_a_wrong_limit_is_said_once_and_at_its_place(tmp_path: Path) -> None:
     lines = wrong(
         tmp_path,

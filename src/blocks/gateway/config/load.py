@@ -249,7 +249,8 @@ class _Loader:
         words, made = self._made(at, own, options)
         right = len(self._complaints) == before
         site.route = made
-        handler = self._handler(at, words, ends, table, site)
+        taken_out = not right and any(word in own and not getattr(words, word) for word in ("service", "respond"))
+        handler = None if taken_out else self._handler(at, words, ends, table, site)
         if not right:
             try:
                 build_steps(options, site)
