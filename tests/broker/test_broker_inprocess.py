@@ -263,3 +263,13 @@ def test_on_uvloop(tmp_path: Path) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+async def test_what_could_never_be_due_is_refused() -> None:
+    async with Broker(":memory:") as broker:
+        for at in (float("nan"), float("inf"), -5.0):
+            with pytest.raises(ConfigError):
+                await broker.publish("t", b"x", at=at)
+        with pytest.raises(TypeError):
+            await broker.publish("t", b"x", headers="no")  # type: ignore[arg-type]
+        assert (await broker.publish("t", b"x")).offset == 0

@@ -156,7 +156,7 @@ async def test_a_guarded_door_wants_a_token_and_holds_its_rights(tmp_path: Path)
     ):
         door = Door(broker, front, session)
         assert (await door.post("/topics/orders.x", b"x"))[0] == 401
-        assert (await door.post("/topics/orders.x", b"x", Authorization="Bearer wrong"))[0] == 403
+        assert (await door.post("/topics/orders.x", b"x", Authorization="Bearer wrong"))[0] == 401
         assert (await door.post("/topics/orders.x", b"x", Authorization="Bearer shop-token"))[0] == 201
         assert (await door.post("/topics/orders.x", b"x" * 11, Authorization="Bearer shop-token"))[0] == 413
         assert (await door.post("/topics/payments", b"x", Authorization="Bearer shop-token"))[0] == 403

@@ -443,12 +443,17 @@ def _check(publication: Publication) -> None:
     for name, column in (("id", publication.ids), ("reply_to", publication.reply_tos)):
         if column is not None and not all(value is None or _is_text(value) for value in column):
             raise TypeError(f"{name} is a str that UTF-8 can write, or None")
+    if publication.dues is not None and not all(due is None or 0 <= due < 1e15 for due in publication.dues):
+        raise ConfigError("at is wall-clock seconds, finite and not negative")
     last = None
     for headers in publication.headers or ():
         if headers is last:
             continue  # one mapping for all of them
         last = headers
-        if headers is not None and not all(_is_text(k) and _is_text(v) for k, v in headers.items()):
+        mapping: Any = headers
+        if mapping is not None and not (
+            isinstance(mapping, Mapping) and all(_is_text(k) and _is_text(v) for k, v in mapping.items())
+        ):
             raise TypeError("headers are a mapping of str to str, of what UTF-8 can write")
 
 

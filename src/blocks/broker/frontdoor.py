@@ -99,10 +99,13 @@ class FrontDoor:
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
                 self._check_browser(request)
-                return await handler(request, await self._identify(request))
+                try:
+                    identity = await self._identify(request)
+                except Denied as error:
+                    return _refusal(401, error.code, str(error))
+                return await handler(request, identity)
             except Denied as error:
-                known = "Authorization" in request.headers or self._guard is None
-                return _refusal(403 if known else 401, error.code, str(error))
+                return _refusal(403, error.code, str(error))
             except BrokerError as error:
                 return _refusal(error.status, error.code, str(error))
             except ConfigError as error:
