@@ -50,7 +50,7 @@ async def serving(broker_options: dict[str, Any] | None = None, **options: Any) 
 
 async def until(reached: Callable[[], bool], limit: float = 20.0) -> None:
     async with asyncio.timeout(limit):
-        while not reached():  # noqa: ASYNC110  # what is waited for has no event of its own
+        while not reached():  # what is waited for has no event of its own
             await asyncio.sleep(0.005)
 
 

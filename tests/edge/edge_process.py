@@ -39,7 +39,7 @@ async def edge_process(folder: Path, origin: str, *flags: str) -> AsyncIterator[
     """Ready when this yields; dead when it ends."""
     with tempfile.TemporaryDirectory() as ports:
         file = Path(ports) / "ready.json"
-        process = subprocess.Popen(  # noqa: ASYNC220  # it takes a millisecond
+        process = subprocess.Popen(  # it takes a millisecond
             [
                 sys.executable, "-m", "blocks", "edge", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--origin", origin,
                 "--store", str(folder), "--store-size", "64MiB", "--ports-file", str(file), *flags,
@@ -49,7 +49,7 @@ async def edge_process(folder: Path, origin: str, *flags: str) -> AsyncIterator[
         )  # fmt: skip
         try:
             deadline = time.monotonic() + READY_WITHIN
-            while not file.exists() and process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110
+            while not file.exists() and process.poll() is None and time.monotonic() < deadline:
                 await asyncio.sleep(0.02)
             ready = json.loads(file.read_text())
             yield EdgeProcess(process, ready["url"], ready["admin"])

@@ -1,6 +1,6 @@
 """RFC 9111, 9110, 5861, 8246, 9211, 9213 as conversations: what is stored, for how long it is used, and what is asked again."""
 
-# ruff: noqa: E501  # a row of a table is a line
+# a row of a table is a line
 
 from __future__ import annotations
 

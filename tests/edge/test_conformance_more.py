@@ -1,6 +1,6 @@
 """Vary, conditions, ranges, 304, HEAD, POST, invalidation, stale: the conversations in which a request is more than a URL."""
 
-# ruff: noqa: E501  # a row of a table is a line
+# a row of a table is a line
 
 from __future__ import annotations
 

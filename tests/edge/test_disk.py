@@ -379,7 +379,7 @@ async def test_a_disk_that_fills_up_under_a_fill_does_not_hurt_its_readers(tmp_p
         files.room = BLOCK // 2
         for at in range(2 * BLOCK, len(body), BLOCK // 2):
             fill.write(body[at : at + BLOCK // 2])
-            while fill.congested:  # noqa: ASYNC110
+            while fill.congested:
                 await asyncio.sleep(0)  # the reader takes a turn of the loop for each piece
             await disk.sync()
         kept = entry(url(1), b"")
@@ -448,7 +448,7 @@ async def test_a_damaged_block_breaks_the_stream_before_it_and_drops_the_entry(t
 
         async def read() -> None:
             async for chunk in loaded.body.stream():  # type: ignore[union-attr]
-                got.append(chunk)  # noqa: PERF401  # what came before the error counts
+                got.append(chunk)  # what came before the error counts
 
         with pytest.raises(Failure, match="checksum"):
             await read()

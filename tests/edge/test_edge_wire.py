@@ -256,7 +256,7 @@ async def test_a_thousand_clients_for_one_cold_object_are_one_fetch_and_less_tha
         before, _ = resident(edge.pid)  # with a thousand connections that were used
         for _, writer in connections:
             writer.write(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
-        while not wire.asked:  # noqa: ASYNC110  # it comes over a socket
+        while not wire.asked:  # it comes over a socket
             await asyncio.sleep(0.01)
         go.set()
         assert await asyncio.gather(*(answer(reader) for reader, _ in connections)) == [size] * clients

@@ -1,6 +1,6 @@
 """Signed URLs, hotlinks and countries: who gets past the filters before an edge."""
 
-# ruff: noqa: E501  # a row of a table is a line
+# a row of a table is a line
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Field syntax: structured fields (RFC 9651), HTTP dates, directives, tags, Cache-Status, as functions of bytes."""
 
-# ruff: noqa: E501  # a row of a table is a line
+# a row of a table is a line
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A request of each public kind of poisoning and deception leaves nothing in the cache for others; nothing that a client sends grows it."""
 
-# ruff: noqa: E501  # a row of a table is a line
+# a row of a table is a line
 
 from __future__ import annotations
 

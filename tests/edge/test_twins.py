@@ -108,7 +108,7 @@ async def test_a_large_body_is_coded_behind_and_served_plain_meanwhile() -> None
     edge, _ = edge_with(transform, TEXT * 10)
     async with edge:
         assert (await edge(get(ACCEPTS))).body == TEXT * 10
-        while not transform.made or len(edge.memory) < 2:  # noqa: ASYNC110  # a thread works on it; nothing to wait for but its end
+        while not transform.made or len(edge.memory) < 2:  # a thread works on it; nothing to wait for but its end
             await asyncio.sleep(0.001)
         assert gzip.decompress((await edge(get(ACCEPTS))).body) == TEXT * 10
         assert transform.made == 1
@@ -121,7 +121,7 @@ async def test_a_body_is_minified_once_on_its_way_into_the_store() -> None:
     edge, _ = edge_with(Squeeze(), b"a  b" * 20_000)
     async with edge:
         await edge(get())
-        while len((await edge(get())).body) == 80_000:  # noqa: ASYNC110  # as above
+        while len((await edge(get())).body) == 80_000:  # as above
             await asyncio.sleep(0.001)
         assert (await edge(get())).body == b"a b" * 20_000
         assert edge.memory.bytes == sum(entry.size for entry in edge.memory)
