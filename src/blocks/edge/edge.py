@@ -105,11 +105,8 @@ class Edge:
         self.transforms = tuple(transforms)
         self._obey = obey_clients
         self.releases = releases
-        origins = list(origin) if isinstance(origin, Sequence) else [origin]
-        if not origins:
-            raise ConfigError("an edge needs an origin; give a handler such as Upstream('http://127.0.0.1:9000')")
-        self.parts = tuple(origins)
-        self._origins = Origins(origins, clock.monotonic, self._origin_changed)
+        self.parts = _origins(origin)
+        self._origins = Origins(list(self.parts), clock.monotonic, self._origin_changed)
         self._key = key or KeyRules()
         self._keyed = frozenset(header.lower().encode("latin-1") for header in self._key.headers)
         policy = Policy(seconds(default_ttl), None, _negative(negative), _share(ttl_jitter, "ttl_jitter"), rfc=self.rfc)
@@ -485,6 +482,14 @@ def _negative(negative: dict[int, float | str] | None) -> dict[int, float]:
 
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _origins(origin: Handler | Sequence[Handler]) -> tuple[Handler, ...]:
+    """One origin or several, as a tuple. Raises ``ConfigError`` for none."""
+    origins = tuple(origin) if isinstance(origin, Sequence) else (origin,)
+    if not origins:
+        raise ConfigError("an edge needs an origin; give a handler such as Upstream('http://127.0.0.1:9000')")
+    return origins
 
 
 def _networks(names: Iterable[str]) -> list[_Network]:
