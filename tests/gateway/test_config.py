@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.core.clock import FakeClock
+from blocks.core.config.complaint import ConfigErrors
+from blocks.core.config.places import places_of
+from blocks.core.config.report import report, report_error
 from blocks.gateway import Gateway
 from blocks.gateway.config.compare import compare
-from blocks.gateway.config.complaint import ConfigErrors
 from blocks.gateway.config.load import Loaded, Objects, load
-from blocks.gateway.config.places import places_of
-from blocks.gateway.config.report import report, report_error
 from blocks.http.message import Peer, Request, Response
 
 GOOD = """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.gateway.config.complaint import ConfigErrors
+from blocks.core.config.complaint import ConfigErrors
 from blocks.gateway.front import Front
 from blocks.http import Server
 from blocks.http.handler import running

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from blocks.core.config.decode import decode
 from blocks.core.errors import ClientFault, ConfigError
-from blocks.gateway.config.decode import decode
 from blocks.gateway.consumer import Consumer
 from blocks.gateway.path import BadPath
 from blocks.gateway.transform.shape import Shape, ShapeSettings, place

@@ -32,9 +32,10 @@ def _path(ctx: click.Context, *given: Path | None) -> Path:
 
 def _load(path: Path, *, warn: bool = False) -> Loaded:
     """The file, or an exit with 3 and everything that is wrong with it."""
-    from .config.complaint import ConfigErrors
+    from blocks.core.config.complaint import ConfigErrors
+    from blocks.core.config.report import report, report_error
+
     from .config.load import load
-    from .config.report import report, report_error
 
     try:
         loaded = load(path)
@@ -68,11 +69,11 @@ def gateway(ctx: click.Context, serving: Serving, config: Path | None) -> None:
     if ctx.invoked_subcommand is not None:
         return
     path = _path(ctx, config)
+    from blocks.core.config.complaint import ConfigErrors
+    from blocks.core.config.report import report_error
     from blocks.http.process import run_process
 
     from .admin import add_routes
-    from .config.complaint import ConfigErrors
-    from .config.report import report_error
     from .front import Front
 
     if serving.workers > 1:
@@ -108,16 +109,17 @@ def check(ctx: click.Context, file: Path | None, config: Path | None, as_json: b
 
 
 def _check_json(path: Path) -> NoReturn:
-    from .config.complaint import ConfigErrors, dotted
+    from blocks.core.config.complaint import ConfigErrors, dotted
+    from blocks.core.config.places import nearest
+
     from .config.load import load
-    from .config.places import nearest
 
     source: Any
     try:
         loaded = load(path)
         complaints, source = loaded.warnings, loaded.source
     except ConfigErrors as error:
-        complaints, source = error.complaints, getattr(error, "source", None)
+        complaints, source = error.complaints, error.source
     rows: list[dict[str, Any]] = []
     for one in complaints:
         place = nearest(source.places, one.at) if source is not None else None

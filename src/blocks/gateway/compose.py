@@ -280,7 +280,7 @@ def compose(branches: dict[str, dict[str, Any]], **settings: Any) -> Handler:
 
     Path parameters are not checked against a template here. Raises ``ConfigError``.
     """
-    from .config.decode import decode as as_settings
+    from blocks.core.config.decode import decode as as_settings
 
     table = as_settings(Settings, {"branches": branches, **settings})
     return Composition(table, {name: one.service for name, one in table.branches.items()})

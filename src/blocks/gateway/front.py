@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from blocks.core.clock import SYSTEM, Clock
+from blocks.core.config.complaint import Complaint, ConfigErrors
+from blocks.core.config.report import report, report_error
 from blocks.core.errors import ConfigError
 from blocks.core.logging import events
 from blocks.http.message import Request, Response
 
 from .alerts import Alerts
 from .change import Changes, Judgement
-from .config.complaint import Complaint, ConfigErrors
 from .config.load import Loaded, Objects, load
-from .config.report import report, report_error
 from .gateway import Gateway
 
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
+from blocks.core.config.suggest import suggestion
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds
 from blocks.http.handler import Handler
 
-from .config.suggest import suggestion
 from .path import BadPath, host_name
 from .routes.leaf import methods_of
 from .routes.template import Template

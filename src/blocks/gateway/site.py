@@ -9,11 +9,11 @@ from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from blocks.core.clock import SYSTEM, Clock
+from blocks.core.config.complaint import ConfigErrors
 from blocks.core.errors import ConfigError
 from blocks.http.handler import Handler
 
 from .address import Addresses
-from .config.complaint import ConfigErrors
 
 if TYPE_CHECKING:
     from .redis import Link
@@ -110,7 +110,7 @@ class Site:
 
     def decode(self, type: type[T], value: Any) -> T:
         """``value`` as a ``type``, every error in it collected into one ``ConfigError``."""
-        from .config.decode import decode
+        from blocks.core.config.decode import decode
 
         return decode(type, value)
 
@@ -156,7 +156,7 @@ class Site:
     def _entry(self, kind: str, table: Mapping[str, Any], name: str) -> Any:
         found = table.get(name)
         if found is None:
-            from .config.suggest import suggestion
+            from blocks.core.config.suggest import suggestion
 
             raise ConfigError(f"there is no {kind.removesuffix('s')} named {name!r}{suggestion(name, table)}")
         return found

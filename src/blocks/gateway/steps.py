@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
+from blocks.core.config.complaint import Complaint, ConfigErrors, complaints_of
 from blocks.core.errors import ConfigError
 from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
 
-from .config.complaint import Complaint, ConfigErrors, complaints_of
 from .context import Context
 
 if TYPE_CHECKING:

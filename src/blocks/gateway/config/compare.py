@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .complaint import dotted
+from blocks.core.config.complaint import dotted
 
 
 class Difference(NamedTuple):

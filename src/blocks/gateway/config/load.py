@@ -14,6 +14,10 @@ import msgspec
 from msgspec import structs
 
 from blocks.core.clock import SYSTEM, Clock
+from blocks.core.config.complaint import At, Complaint, ConfigErrors, complaints_of
+from blocks.core.config.decode import convert
+from blocks.core.config.read import Source, read
+from blocks.core.config.suggest import suggestion
 from blocks.core.errors import ConfigError, MissingExtra
 from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
@@ -26,13 +30,9 @@ from ..route import Route, route
 from ..site import Kept, Site
 from ..snapshot import Snapshot
 from ..steps import ENDS, KEYWORDS, build_steps
-from .complaint import At, Complaint, ConfigErrors, complaints_of
-from .decode import convert
-from .read import Source, read
 from .salvage import stand_in, without
 from .schema import FileTable, GatewayTable, RouteTable, ServiceTable
 from .services import Fixed, service_of
-from .suggest import suggestion
 
 _OWN = frozenset(field.encode_name for field in msgspec.structs.fields(RouteTable))
 _ENDS = {feature.key: feature for feature in ENDS}
@@ -78,7 +78,7 @@ def load(
     try:
         return _Loader(source, objects, kept, clock, random).run()
     except ConfigErrors as error:
-        error.source = source  # type: ignore[attr-defined]  # for the report
+        error.source = source
         raise
     finally:
         if collecting:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
 
-from .complaint import At
+from blocks.core.config.complaint import At
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)")
 

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from importlib import import_module
 from typing import Any, cast
 
+from blocks.core.config.complaint import Complaint, ConfigErrors
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds
 from blocks.http.filters.forwarded import Forwarded
@@ -13,7 +14,6 @@ from blocks.http.filters.trace_context import trace_context
 from blocks.http.handler import Filter, Handler, chain
 from blocks.http.message import Headers, Request, Response
 
-from .complaint import Complaint, ConfigErrors
 from .schema import GatewayTable, RespondTable, ServiceTable
 
 

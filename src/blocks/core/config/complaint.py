@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from blocks.core.errors import ConfigError
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from .read import Source
 
 At = tuple[str | int, ...]
 
@@ -18,10 +21,11 @@ class Complaint(NamedTuple):
 
 
 class ConfigErrors(ConfigError):
-    """Everything that is wrong at once; ``complaints`` have the places."""
+    """Everything that is wrong at once; ``complaints`` have the places, in ``source`` when the file could be read."""
 
-    def __init__(self, complaints: list[Complaint]) -> None:
+    def __init__(self, complaints: list[Complaint], source: Source | None = None) -> None:
         self.complaints = complaints
+        self.source = source
         super().__init__("; ".join(f"{dotted(one.at)}: {one.message}" if one.at else one.message for one in complaints))
 
 

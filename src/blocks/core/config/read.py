@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blocks.core.errors import ConfigError, MissingExtra
-
+from ..errors import ConfigError, MissingExtra
 from .complaint import At, Complaint, ConfigErrors
 from .places import Place, places_of
 
@@ -58,9 +57,7 @@ def read(path: Path, environment: Mapping[str, str]) -> Source:
     filled = _fill(tables, (), environment, path.parent, complaints)
     source = Source(path, text, filled)
     if complaints:
-        failure = ConfigErrors(complaints)
-        failure.source = source  # type: ignore[attr-defined]  # for the report
-        raise failure
+        raise ConfigErrors(complaints, source)
     return source
 
 
@@ -78,11 +75,10 @@ def parse(text: str, suffix: str = ".toml") -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         match = _WHERE.fullmatch(str(error))
         message = match.group(1) if match else str(error)
-        failure = ConfigErrors([Complaint((), message)])
         lines = text.count("\n") + 1
         line, column = (int(match.group(2)), int(match.group(3))) if match and match.group(2) else (lines, 1)
-        failure.source = Source(Path(), text, {}, {(): Place(line, column, 1)})  # type: ignore[attr-defined]  # for the report
-        raise failure from error
+        source = Source(Path(), text, {}, {(): Place(line, column, 1)})
+        raise ConfigErrors([Complaint((), message)], source) from error
     return tables
 
 

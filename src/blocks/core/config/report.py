@@ -33,4 +33,4 @@ def report(complaints: Iterable[Complaint], source: Source | None, name: str) ->
 
 def report_error(error: ConfigErrors, name: str) -> str:
     """Everything that a ``ConfigErrors`` holds."""
-    return report(error.complaints, getattr(error, "source", None), name)
+    return report(error.complaints, error.source, name)
