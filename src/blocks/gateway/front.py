@@ -73,7 +73,7 @@ class Front:
 
     def _wrong(self, at: tuple[str, ...], error: ConfigError, loaded: Loaded) -> ConfigErrors:
         failure = ConfigErrors([Complaint(at, str(error))])
-        failure.source = loaded.source  # type: ignore[attr-defined]  # for the report
+        failure.source = loaded.source
         return failure
 
     def reload(self) -> None:
