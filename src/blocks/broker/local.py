@@ -153,13 +153,14 @@ class LocalSubscription:
             self._waiter.set_result(None)
 
     def _extend(self) -> None:
-        """Keep what is held leased, a third of a lease before it ends."""
+        """Keep what is held leased, a third of a lease before it ends, and never beyond ``max_lease`` after it was delivered."""
         subscription = self._subscription
         if subscription is None or subscription.closed:
             return
         now = self._broker.clock.monotonic()
         lease = self._options.lease
         for held in list(subscription.leases):
-            if now < held.deadline < now + lease * 0.7 and now - held.since < self._max_lease:
-                self._broker.engine.prolong(held, lease)
+            span = min(lease, held.since + self._max_lease - now)
+            if now < held.deadline < now + min(span, lease * 0.7):
+                self._broker.engine.prolong(held, span)
         self._timer = asyncio.get_running_loop().call_later(lease / 3, self._extend)

@@ -344,16 +344,17 @@ class Subscription:
             self.client.send(Settle(self.number, ACK, rows, None, 0))
 
     def expire(self, now: float) -> None:
-        """Extend the leases of all that is held, except of what was held for ``max_lease`` (the sweeper calls this)."""
+        """Extend the leases of all that is held, none beyond ``max_lease`` after it came (the sweeper calls this)."""
         self.deadline = now + self.lease / 3
         self.send_acks()
-        rows = [
-            [run.topic, run.token, _ranges(run.offsets)]
-            for run in self._held.values()
-            if now - run.since < self._max_lease
-        ]
-        if rows:
-            self.client.send(Settle(self.number, EXTEND, rows, self.lease, 0))
+        longest = max(self._max_lease, self.lease)
+        spans: dict[float, list[list[Any]]] = {}
+        for run in self._held.values():
+            span = min(self.lease, round(run.since + longest - now, 1))  # the broker ends leases ten times a second
+            if span > 0:
+                spans.setdefault(span, []).append([run.topic, run.token, _ranges(run.offsets)])
+        for span, rows in spans.items():
+            self.client.send(Settle(self.number, EXTEND, rows, span, 0))
 
     # what the client tells
 
