@@ -83,9 +83,10 @@ class Inbound(Driver, asyncio.Protocol):
         self.deadline = self._loop.time() + service.timeouts.head
         service.connections.add(self)
         service.sweeper.add(self)
-        if service.max_connections is not None and len(service.connections) > service.max_connections:
-            service.refused += 1
-            self._refuse(refusal(503, "too-many-connections"))
+        reason = service.refuses(transport)
+        if reason:
+            self._refuse(refusal(503, reason))
+            transport.close()  # at once: to linger would hold what there is too little of
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""

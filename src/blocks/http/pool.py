@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from blocks.core.errors import Again, Failure, UpstreamFault, UpstreamTimeout
 from blocks.core.sweeper import Sweeper, sweeper
 
+from .descriptors import Descriptors, out_of_descriptors
 from .h1 import Limits
 from .outbound import Outbound
 from .tunnel import OutboundTunnel
@@ -27,8 +28,8 @@ class Pool:
     """
 
     __slots__ = (
-        "_address", "_age", "_connect_timeout", "_empty", "_free", "_idle", "_keep", "_open", "_server_name", "_sweeper", "_tls",
-        "_tunnels", "_uses", "closed", "connects", "limits", "loop", "timeout",
+        "_address", "_age", "_connect_timeout", "_descriptors", "_empty", "_free", "_idle", "_keep", "_open", "_server_name", "_sweeper",
+        "_tls", "_tunnels", "_uses", "closed", "connects", "limits", "loop", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +56,7 @@ class Pool:
         self._tls = tls
         self._server_name = server_name
         self._connect_timeout = connect_timeout
+        self._descriptors = Descriptors()
         self._idle = idle
         self._uses = uses
         self._age = age
@@ -113,6 +115,7 @@ class Pool:
 
     async def _connect(self, deadline: float) -> Outbound:
         self.connects += 1
+        self._descriptors.check_upstream(self.loop.time())
         try:
             async with asyncio.timeout_at(min(self.loop.time() + self._connect_timeout, deadline)):
                 if isinstance(self._address, str):
@@ -188,9 +191,7 @@ class Pool:
 def _connect_failure(error: OSError) -> Failure:
     """Why there is no connection, as a constant an operator can search for."""
     if error.errno in (EMFILE, ENFILE):
-        return Failure(
-            "this process is out of file descriptors", reason="out-of-descriptors", status=503, again=Again.UNSENT
-        )
+        return out_of_descriptors()
     if isinstance(error, socket.gaierror):
         reason = "name-not-resolved"
     elif isinstance(error, ConnectionRefusedError):

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from blocks.core.activation import inherited, is_inherited
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import BlocksError, ConfigError
 
@@ -60,6 +61,7 @@ class Server:
     >>> async with Server(app, "127.0.0.1:0") as server:        # doctest: +SKIP
     ...     print(server.url)                                   # the port is known now
 
+    An address is ``HOST:PORT``, ``unix:PATH``, or ``fd:NAME`` for a socket that the process was started with (``blocks.core.activation``).
     ``tls`` is an ``ssl.SSLContext`` (see ``blocks.http.tls``) for every TCP listener. ``handler``'s parts are entered first and left last.
     ``drain`` is how many seconds ``stop`` lets requests finish, ``last_call`` how long of that an idle connection may still ask:
     a request on its way when the drain began is answered, and told to close (Envoy drains so; with 0, as in nginx, it is lost).
@@ -84,7 +86,8 @@ class Server:
     ) -> None:
         self.handler = handler
         self.parts = (handler,)
-        self._addresses = [parse_address(address) for address in addresses]
+        self._addresses = [parse_address(address) for address in addresses if not is_inherited(address)]
+        self._inherited = [address for address in addresses if is_inherited(address)]
         self._sockets = list(sockets)
         self._tls = tls
         self._limits = limits
@@ -141,7 +144,7 @@ class Server:
             stack.push_async_callback(self._close_listeners)
             for address in self._addresses:
                 await self._listen(loop, service, address)
-            for given in self._sockets:
+            for given in (*self._sockets, *(one for name in self._inherited for one in inherited(name))):
                 await self._adopt(loop, service, given)
             self._stack = stack.pop_all()
 
@@ -149,29 +152,32 @@ class Server:
         def accept() -> Inbound:
             return Inbound(service)
 
+        burst = service.burst
         try:
             if isinstance(address, str):
                 _remove_stale(address)
-                listener = await loop.create_unix_server(accept, address, backlog=BACKLOG)
+                listener = await loop.create_unix_server(accept, address, backlog=burst)
                 self._paths.append(address)
                 self._bound.append(f"unix:{address}")
             else:
                 host, port = address
                 more: dict[str, Any] = {"reuse_port": True} if self._reuse_port else {}
-                listener = await loop.create_server(accept, host, port, ssl=self._tls, backlog=BACKLOG, **more)
-                self._bound.extend(_name(bound) for bound in listener.sockets)
+                listener = await loop.create_server(accept, host, port, ssl=self._tls, backlog=burst, **more)
+                self._bound.extend(name_of(bound) for bound in listener.sockets)
         except OSError as error:
             shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
             raise CannotBind(
                 error.errno, f"cannot listen on {shown}: {os.strerror(error.errno) if error.errno else error}"
             ) from error
+        _deepen(listener)
         self._listeners.append(listener)
 
     async def _adopt(self, loop: asyncio.AbstractEventLoop, service: Service, given: socket.socket) -> None:
         """Listen on a socket that somebody else has bound: a parent process, or systemd."""
         tls = self._tls if given.family != socket.AF_UNIX else None
-        listener = await loop.create_server(lambda: Inbound(service), sock=given, ssl=tls, backlog=BACKLOG)
-        self._bound.append(_name(given))
+        listener = await loop.create_server(lambda: Inbound(service), sock=given, ssl=tls, backlog=service.burst)
+        _deepen(listener)
+        self._bound.append(name_of(given))
         self._listeners.append(listener)
 
     def stop_listening(self) -> None:
@@ -227,6 +233,13 @@ class Server:
             return await self.drain(timeout)
 
 
+def _deepen(listener: asyncio.AbstractServer) -> None:
+    """Let the kernel hold ``BACKLOG`` connections. It was told fewer: asyncio's loop takes the number to be what it may accept at once."""
+    for one in getattr(listener, "sockets", ()):
+        with socket.socket(fileno=os.dup(one.fileno())) as twin:
+            twin.listen(BACKLOG)
+
+
 def _accept_waiting(listening: Sequence[socket.socket]) -> list[socket.socket]:
     """Accept what was connected already, and close: closing alone would reset those connections, requests and all."""
     found: list[socket.socket] = []
@@ -241,7 +254,8 @@ def _accept_waiting(listening: Sequence[socket.socket]) -> list[socket.socket]:
     return found
 
 
-def _name(bound: socket.socket) -> str:
+def name_of(bound: socket.socket) -> str:
+    """Where a bound socket is, as an address is written."""
     name = bound.getsockname()
     if isinstance(name, tuple):
         return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.sweeper import Sweeper, sweeper
 
+from .descriptors import Descriptors
 from .h1 import Limits
 from .handler import Handler, is_direct
 from .message import Request
@@ -54,9 +55,22 @@ class Service:
         self.connections: set[Inbound] = set()
         self.sweeper: Sweeper = sweeper(loop)
         self._clock = clock
+        self._descriptors = Descriptors()
+        self.burst = self._descriptors.burst
         self._date = b""
         self._date_until = 0.0
         self._empty: asyncio.Future[None] | None = None
+
+    def refuses(self, transport: asyncio.Transport) -> str:
+        """Why the connection that has just come is one too many; empty when it is not."""
+        reason = ""
+        sock = transport.get_extra_info("socket")
+        if self.max_connections is not None and len(self.connections) > self.max_connections:
+            reason = "too-many-connections"
+        elif sock is not None and self._descriptors.refuses_client(sock.fileno(), self.loop.time()):
+            reason = "out-of-descriptors"
+        self.refused += reason != ""
+        return reason
 
     def date(self) -> bytes:
         """A Date line, made once a second (RFC 9110 §6.6.1)."""
