@@ -9,14 +9,15 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from blocks.core.activation import is_inherited
 from blocks.core.errors import ConfigError
+from blocks.core.notify import Notifier
 
 from .address import Address
 from .errors import BrokerError
@@ -56,7 +57,8 @@ async def serve(settings: Settings) -> int:
 
     stop, now = _on_signals()
     guard = read_guard(settings.token_file) if settings.token_file is not None else None
-    check_exposure(Address.parse(settings.listen).host, guard)
+    if not is_inherited(settings.listen):  # one that is, the server looks at
+        check_exposure(Address.parse(settings.listen).host, guard)
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(
             Broker(settings.data, durability=settings.durability, **settings.broker)
@@ -81,9 +83,11 @@ async def serve(settings: Settings) -> int:
         if broker.engine.damage:
             ready["damage"] = list(broker.engine.damage)
         _announce(settings, ready)
-        _notify("READY=1")
+        notifier = Notifier()
+        notifier.ready(f"serving on {server.url}")
+        stack.callback(notifier.watch(asyncio.get_running_loop()).cancel)
         await stop.wait()
-        _notify("STOPPING=1")
+        notifier.stopping(settings.grace)
         draining = asyncio.ensure_future(server.stop(settings.grace))
         hurrying = asyncio.ensure_future(now.wait())
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,18 +131,6 @@ def _announce(settings: Settings, ready: dict[str, Any]) -> None:
         temporary.write_text(line + "\n")
         temporary.replace(path)  # whoever waits for the file never reads half of it
     print(line, flush=True)
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, if it runs us and asked to be told (sd_notify(3))."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
-        try:
-            notifier.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
-        except OSError:
-            pass  # it is only told
 
 
 def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from blocks.core.activation import is_inherited
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import Rate, rate, seconds, size
 
@@ -38,10 +39,15 @@ def _address(text: str) -> str:
     return text
 
 
+def _listener(text: str) -> str:
+    return text if is_inherited(text) else _address(text)
+
+
 DURATION = _Quantity("duration", seconds)
 SIZE = _Quantity("size", size)
 RATE = _Quantity("rate", rate)
 ADDRESS = _Quantity("host:port", _address)
+LISTENER = _Quantity("host:port", _listener)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +82,8 @@ def _flag(name: str, help: str, **settings: Any) -> tuple[str, dict[str, Any]]:
 _FLAGS = [
     _flag(
         "--listen",
-        "Address to listen on: HOST:PORT or unix:PATH; may be repeated. Port 0 takes a free one.",
-        type=ADDRESS,
+        "Address to listen on: HOST:PORT, unix:PATH, or fd:NAME (a socket of systemd's); may be repeated. Port 0 takes a free one.",
+        type=LISTENER,
         multiple=True,
     ),
     _flag("--head-timeout", "For a whole request head.", type=DURATION, default=_DEFAULTS.head, show_default="10s"),

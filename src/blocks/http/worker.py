@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocks.core.errors import ConfigError
 from blocks.core.logging import events
+from blocks.core.notify import Notifier
 
 from .handler import Handler
 from .options import Serving
@@ -38,11 +39,13 @@ class Place(NamedTuple):
     """Where one of several workers listens: ``addresses`` with ports resolved, shared by SO_REUSEPORT, and ``sockets`` of the parent's.
 
     When ``lifeline``, a pipe that the parent holds the other end of, comes to its end, the parent is gone and the worker leaves, too.
+    ``notifier`` lets the parent know that the loop turns.
     """
 
     addresses: Sequence[str]
     sockets: Sequence[socket.socket]
     lifeline: int
+    notifier: Notifier
 
 
 class Worker:
@@ -63,6 +66,7 @@ class Worker:
         self._extend = extend
         self._ready = ready
         self._place = place
+        self._notifier = Notifier() if place is None else place.notifier
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reloads: list[Callable[[], None]] = []
@@ -84,7 +88,10 @@ class Worker:
             self._ready(
                 ready_line(self._block, server.addresses, certificates is not None, admin, self._serving.workers)
             )
+            self._notifier.ready(f"serving on {', '.join(server.addresses)}")
+            stack.callback(self._notifier.watch(asyncio.get_running_loop()).cancel)
             await self._stopping.wait()
+            self._notifier.stopping(self._serving.drain)
             return await self._drain(server)
 
     def stop(self) -> None:
@@ -93,11 +100,13 @@ class Worker:
 
     def reload(self) -> None:
         """Reload certificates and the handler's own settings, reopen the log."""
+        self._notifier.reloading()
         for reload in self._reloads:
             try:
                 reload()
             except ConfigError as error:  # the old one stays in force, and the others still reload
                 events().error("reload-failed", error=str(error))
+        self._notifier.ready()
 
     def _listen_to_signals(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()

@@ -20,13 +20,16 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from blocks.core.activation import inherited, is_inherited
 from blocks.core.backoff import Backoff
 from blocks.core.logging import events
+from blocks.core.notify import Notifier
 
 from .handler import Handler
 from .options import Serving
 from .process import announce, run_loop
-from .server import BACKLOG, CannotBind, parse_address
+from .pulse import Pulse
+from .server import BACKLOG, CannotBind, name_of, parse_address
 from .worker import FAILURE, FINE, Extend, Place, Worker, ready_line
 
 _READY_WITHIN = 30.0  # seconds for a worker to become ready
@@ -56,6 +59,8 @@ class _Supervisor:
         self._folder = tempfile.mkdtemp(prefix="blocks-")
         self._code = FINE
         self._stopping = False
+        self._notifier = Notifier()
+        self._pulse = Pulse(self._notifier)
 
     def run(self) -> int:
         """The parent's life."""
@@ -76,6 +81,7 @@ class _Supervisor:
                 os.close(end)
             for held in (*self._held, *self._shared):
                 held.close()
+            self._pulse.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> None:
@@ -91,26 +97,46 @@ class _Supervisor:
             self._code = FAILURE
             self._stop()
             return
-        addresses = [*self._addresses, *(f"unix:{shared.getsockname()}" for shared in self._shared)]
+        addresses = [*self._addresses, *(name_of(shared) for shared in self._shared)]
         announce(
             ready_line(self._block, addresses, bool(self._serving.tls_cert), admin, workers), self._serving.ports_file
         )
+        self._notifier.ready(f"{workers} workers serving on {', '.join(addresses)}")
 
     def _watch(self, reading: int) -> None:
         """Wait for signals and for the time to start somebody again."""
         while self._children or (self._due and not self._stopping):
-            wait = max(0.0, min(self._due)[0] - time.monotonic()) if self._due else None
-            ready, _, _ = select.select([reading], [], [], wait)
-            for number in os.read(reading, 64) if ready else b"":
+            ready, _, _ = select.select([reading, self._pulse.reading], [], [], self._wait())
+            self._pulse.receive()
+            for number in os.read(reading, 64) if reading in ready else b"":
                 if number in (signal.SIGTERM, signal.SIGINT):
                     self._stop()
                 elif number == signal.SIGHUP:
+                    self._notifier.reloading()
                     self._forward(signal.SIGHUP)
+                    self._notifier.ready()  # each worker says in its log how its reload went
             self._reap()
+            now = time.monotonic()
             if not self._stopping:
-                self._respawn()
+                self._respawn(now)
+            self._pulse.beat(now, self._serving_now(now))
+
+    def _wait(self) -> float | None:
+        """Seconds that nothing is to be done unless somebody says something; None for as long as that takes."""
+        now = time.monotonic()
+        dates = [self._pulse.wait(now), max(0.0, min(self._due)[0] - now) if self._due and not self._stopping else None]
+        return min((date for date in dates if date is not None), default=None)
+
+    def _serving_now(self, now: float) -> list[int]:
+        """The workers whose loops should turn: those that are not just starting."""
+        steady = self._pulse.interval or 0.0
+        workers = self._serving.workers
+        return [number for number, since in self._children.values() if number < workers and now - since > 2 * steady]
 
     def _hold(self, address: str) -> None:
+        if is_inherited(address):
+            self._shared.extend(inherited(address))
+            return
         parsed = parse_address(address)
         if isinstance(parsed, str):
             with suppress(FileNotFoundError):
@@ -192,7 +218,7 @@ class _Supervisor:
         serving = self._serving
         if serving.admin is not None:
             serving = replace(serving, admin=f"unix:{self._admin_path(number)}", admin_token_file=None)
-        place = Place(self._addresses, self._shared, self._lifeline[0])
+        place = Place(self._addresses, self._shared, self._lifeline[0], self._pulse.of(number))
         return Worker(self._block, self._build, serving, self._extend, ready, place).run()
 
     def _reap(self) -> None:
@@ -214,13 +240,14 @@ class _Supervisor:
             events().error("worker-died", worker=number, pid=pid, exit=code, again_in=round(wait, 3))
             self._due.append((now + wait, number))
 
-    def _respawn(self) -> None:
-        now = time.monotonic()
+    def _respawn(self, now: float) -> None:
         for entry in [entry for entry in self._due if entry[0] <= now]:
             self._due.remove(entry)
             os.close(self._spawn(entry[1]))
 
     def _stop(self) -> None:
+        if not self._stopping:
+            self._notifier.stopping(self._serving.drain)
         self._stopping = True
         self._forward(signal.SIGTERM)
 
