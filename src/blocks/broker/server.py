@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from blocks.core.activation import inherited, is_inherited
+from blocks.core.descriptors import Descriptors, deepen
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds
 from blocks.core.sweeper import sweeper
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from .broker import Broker
 
 HEARTBEAT = 10.0  # seconds: a client that is silent pings so often; RabbitMQ advises 5 to 20
+BACKLOG = 4096  # connections the kernel holds until they are accepted: a fleet that comes back at once
 MAX_CONNECTIONS = 65_536  # nats-server's max_connections
 WRITE_HIGH = 512 * 1024  # bytes unsent when deliveries stop
 WRITE_LIMIT = 8 * 1024 * 1024  # bytes unsent when the peer is not read any more either
@@ -77,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_HIGH // 4)
         self.deadline = self._loop.time() + HELLO_TIMEOUT
-        if self._server.take(self):
+        if self._server.take(self, self._transport):
             sweeper(self._loop).add(self)
         else:
             self._session.close("full", "the broker has as many connections as it allows")
@@ -208,8 +212,9 @@ class Connection(asyncio.Protocol):
 class Server:
     """Listens for the broker's protocol on one address, for a ``Broker`` that is open.
 
-    ``listen`` is ``HOST:PORT`` (port 0: any). Off loopback it needs ``guard`` or ``token_file``. ``heartbeat`` seconds are told
-    to clients; one that is silent for three of them, and does not answer a ping, is gone.
+    ``listen`` is ``HOST:PORT`` (port 0: any), or ``fd:NAME`` for a TCP socket that the process was started with
+    (``blocks.core.activation``). Off loopback it needs ``guard`` or ``token_file``. ``heartbeat`` seconds are told to clients; one that
+    is silent for three of them, and does not answer a ping, is gone.
     """
 
     def __init__(
@@ -226,7 +231,8 @@ class Server:
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._broker = broker
-        self._address = Address.parse(listen)
+        self._given = _given(listen)
+        self._address = Address.parse(listen) if self._given is None else Address(*self._given.getsockname()[:2])
         self._guard = read_guard(token_file) if token_file is not None else guard
         check_exposure(self._address.host, self._guard)
         self._tls = server_tls(tls_cert, tls_key, tls_client_ca)
@@ -234,6 +240,7 @@ class Server:
         if not 0.05 <= self._heartbeat <= 3600:
             raise ConfigError(f"a heartbeat of {heartbeat} is not between 50ms and 1h")
         self._max_connections = max_connections
+        self._descriptors = Descriptors()
         self._encoder = wire.Encoder()
         self.ping = self._encoder.encode(Ping(0))
         self._connections: set[Connection] = set()
@@ -257,9 +264,13 @@ class Server:
     async def start(self) -> None:
         """Listen. Raises ``OSError`` if the address cannot be had."""
         self.loop = asyncio.get_running_loop()
+        where: dict[str, Any] = {"host": self._address.host.strip("[]"), "port": self._address.port}
+        if self._given is not None:
+            where = {"sock": self._given}
         self._server = await self.loop.create_server(
-            partial(Connection, self), self._address.host.strip("[]"), self._address.port, ssl=self._tls, backlog=4096
+            partial(Connection, self), ssl=self._tls, backlog=self._descriptors.burst, **where
         )
+        deepen(self._server, BACKLOG)
         self._address = self._address.with_port(self._server.sockets[0].getsockname()[1])
 
     async def stop(self, grace: float = 5.0) -> bool:
@@ -308,9 +319,12 @@ class Server:
         }
         return Session(broker.engine, connection, self._encoder, broker.inboxes, broker.clock, self._guard, limits)
 
-    def take(self, connection: Connection) -> bool:
+    def take(self, connection: Connection, transport: asyncio.Transport) -> bool:
         """Count ``connection`` in, if there is room."""
         if self._draining or len(self._connections) >= self._max_connections:
+            return False
+        sock = transport.get_extra_info("socket")
+        if sock is not None and self._descriptors.refuses_client(sock.fileno(), self.loop.time()):
             return False
         self._connections.add(connection)
         return True
@@ -341,6 +355,18 @@ class Server:
             self.loop.call_soon_threadsafe(done, outcome)
         except RuntimeError:
             pass  # the loop has ended
+
+
+def _given(listen: str) -> socket.socket | None:
+    """The one TCP socket that ``fd:NAME`` means; None for another address. Raises ``ConfigError``."""
+    if not is_inherited(listen):
+        return None
+    found = inherited(listen)
+    if len(found) > 1 or found[0].family == socket.AF_UNIX:
+        for one in found:
+            one.close()
+        raise ConfigError(f"{listen}: a broker listens on one TCP socket, and this is {len(found)} or a Unix socket")
+    return found[0]
 
 
 def server_tls(cert: str | Path | None, key: str | Path | None, client_ca: str | Path | None) -> ssl.SSLContext | None:

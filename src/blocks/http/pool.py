@@ -8,10 +8,10 @@ from errno import EMFILE, ENFILE
 from math import inf
 from typing import TYPE_CHECKING
 
+from blocks.core.descriptors import Descriptors, out_of_descriptors
 from blocks.core.errors import Again, Failure, UpstreamFault, UpstreamTimeout
 from blocks.core.sweeper import Sweeper, sweeper
 
-from .descriptors import Descriptors, out_of_descriptors
 from .h1 import Limits
 from .outbound import Outbound
 from .tunnel import OutboundTunnel

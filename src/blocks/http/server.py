@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from blocks.core.activation import inherited, is_inherited
 from blocks.core.clock import SYSTEM, Clock
+from blocks.core.descriptors import deepen
 from blocks.core.errors import BlocksError, ConfigError
 
 from .h1 import DEFAULT as DEFAULT_LIMITS
@@ -169,14 +170,14 @@ class Server:
             raise CannotBind(
                 error.errno, f"cannot listen on {shown}: {os.strerror(error.errno) if error.errno else error}"
             ) from error
-        _deepen(listener)
+        deepen(listener, BACKLOG)
         self._listeners.append(listener)
 
     async def _adopt(self, loop: asyncio.AbstractEventLoop, service: Service, given: socket.socket) -> None:
         """Listen on a socket that somebody else has bound: a parent process, or systemd."""
         tls = self._tls if given.family != socket.AF_UNIX else None
         listener = await loop.create_server(lambda: Inbound(service), sock=given, ssl=tls, backlog=service.burst)
-        _deepen(listener)
+        deepen(listener, BACKLOG)
         self._bound.append(name_of(given))
         self._listeners.append(listener)
 
@@ -231,13 +232,6 @@ class Server:
             return True
         async with stack:
             return await self.drain(timeout)
-
-
-def _deepen(listener: asyncio.AbstractServer) -> None:
-    """Let the kernel hold ``BACKLOG`` connections. It was told fewer: asyncio's loop takes the number to be what it may accept at once."""
-    for one in getattr(listener, "sockets", ()):
-        with socket.socket(fileno=os.dup(one.fileno())) as twin:
-            twin.listen(BACKLOG)
 
 
 def _accept_waiting(listening: Sequence[socket.socket]) -> list[socket.socket]:

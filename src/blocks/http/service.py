@@ -8,9 +8,9 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from blocks.core.clock import SYSTEM, Clock
+from blocks.core.descriptors import Descriptors
 from blocks.core.sweeper import Sweeper, sweeper
 
-from .descriptors import Descriptors
 from .h1 import Limits
 from .handler import Handler, is_direct
 from .message import Request

@@ -7,11 +7,13 @@ while a reserve is left, upstreams while half of it is (nginx and HAProxy bound 
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 from math import inf
 
-from blocks.core.errors import Again, Failure
-from blocks.core.logging import events
+from .errors import Again, Failure
+from .logging import events
 
 RESERVE = 64  # descriptors kept back: upstreams for the clients that are in, files, the loop's own
 _PERIOD = 1.0  # seconds between two events
@@ -65,6 +67,13 @@ def out_of_descriptors() -> Failure:
     return Failure(
         "this process is out of file descriptors", reason="out-of-descriptors", status=503, again=Again.UNSENT
     )
+
+
+def deepen(listener: asyncio.AbstractServer, backlog: int) -> None:
+    """Let the kernel hold ``backlog`` connections of a listener made with ``burst``: asyncio's loop accepts as many in one go as it is told."""
+    for one in getattr(listener, "sockets", ()):
+        with socket.socket(fileno=os.dup(one.fileno())) as twin:
+            twin.listen(backlog)
 
 
 def _limit() -> float:

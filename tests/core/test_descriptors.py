@@ -7,9 +7,9 @@ from math import inf
 
 import pytest
 
+from blocks.core.descriptors import Descriptors
 from blocks.core.errors import Again, Failure
 from blocks.core.logging import events
-from blocks.http.descriptors import Descriptors
 
 
 @pytest.mark.parametrize(
