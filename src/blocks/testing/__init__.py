@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .bridge import Bridge as Bridge
     from .clock import LoopClock as LoopClock
-    from .faults import Effect as Effect
     from .faults import Faults as Faults
     from .kit import Kit as Kit
     from .limit import find_limit as find_limit
     from .origin import Origin as Origin
     from .result import Result as Result
+    from .rules import Armed as Armed
+    from .rules import Effect as Effect
     from .shapes import Shape as Shape
     from .shapes import constant as constant
     from .shapes import day as day
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from .waiting import until as until
 
 _HOMES = {
+    "Armed": "rules",
     "Bridge": "bridge",
-    "Effect": "faults",
+    "Effect": "rules",
     "Faults": "faults",
     "Kit": "kit",
     "LoopClock": "clock",

@@ -9,7 +9,8 @@ from blocks.http.message import Request, Response
 
 from .door import Door
 from .faultline import arm
-from .faults import Armed, Faults
+from .faults import Faults
+from .rules import Armed
 
 MOST = 64 * 1024  # bytes of rules in one request
 

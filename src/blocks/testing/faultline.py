@@ -7,7 +7,8 @@ from typing import Any
 
 from blocks.core.errors import ConfigError
 
-from .faults import Armed, Choice, Faults
+from .faults import Choice, Faults
+from .rules import Armed
 
 _WHICH: dict[str, Callable[[Choice, str], Choice]] = {
     "next": lambda choice, word: choice.next(_number(word)),

@@ -1,119 +1,22 @@
-"""Which request or connection gets which fault: exact, armed in one step, seeded, and written down so that it can be replayed.
-
-``fault.next(2).reset()`` hits two requests, not a probability: the rule is looked at once for each request in the order in which they
-arrive, and a rule that has done its work is gone. No I/O here; ``gate.py`` and ``origin.py`` do what was decided.
-"""
+"""What can happen to a request or a connection: ``fault.next(2).reset()``. Which ones: see ``rules``; ``gate`` and ``origin`` do it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from blocks.core.errors import ConfigError
 from blocks.core.quantities import rate as rate_of
 from blocks.core.quantities import seconds, size
 
-RULES = 10_000  # each is looked at for each request; a replay of more faults than that is no test
-LOG = 100_000  # decisions kept for a replay
+from .rules import Armed, Effect, Rules, Which
+
 PACE = 0.05  # seconds between two pieces of a limited bandwidth: 20 a second look smooth to a client and cost little
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What happens to one request: ``kind``, and what that kind needs.
-
-    ``delay`` is in seconds, ``size`` in bytes; ``seed`` makes a corruption repeatable; ``answer`` replaces the origin's own.
-    """
-
-    kind: str
-    delay: float = 0.0
-    size: int | None = None
-    seed: int = 0
-    answer: Any = None
-
-    def __str__(self) -> str:
-        words = [self.kind]
-        if self.delay:
-            words.append(f"{self.delay:g}s")
-        if self.size is not None:
-            words.append(f"{self.size}B")
-        return " ".join(words)
-
-
-@dataclass(eq=False, slots=True)
-class Armed:
-    """A rule at work. ``hits`` are the numbers (from 1, in order of arrival) of the requests that it hit."""
-
-    effect: Effect
-    match: Callable[[Any], bool] | None = None
-    left: int | None = None
-    step: int = 1
-    skip: int = 0
-    share: float = 1.0
-    exact: frozenset[int] | None = None
-    hits: list[int] = field(default_factory=list)
-    matched: int = 0
-    disarmed: bool = False
-
-    @property
-    def spent(self) -> bool:
-        """Whether it will hit no more."""
-        return self.disarmed or self.left == 0
-
-    def disarm(self) -> None:
-        """Hit nothing more."""
-        self.disarmed = True
-
-    def takes(self, subject: Any, number: int, random: Random) -> bool:
-        """Whether this one is hit; counts it when it matches."""
-        if self.exact is not None:
-            return number in self.exact
-        if self.match is not None and not self.match(subject):
-            return False
-        self.matched += 1
-        if self.matched <= self.skip or (self.matched - self.skip) % self.step:
-            return False
-        if self.share < 1.0 and random.random() >= self.share:
-            return False
-        if self.left is not None:
-            self.left -= 1
-        return True
-
-
-class Choice:
-    """Says which ones, and then, with a verb, what happens to them. Each verb arms the rule and returns it, an ``Armed``."""
-
-    def __init__(self, faults: Faults, **chosen: Any) -> None:
-        self._faults = faults
-        self._chosen = chosen
-
-    def _with(self, **more: Any) -> Choice:
-        return Choice(self._faults, **{**self._chosen, **more})
-
-    def next(self, count: int = 1) -> Choice:
-        """The next ``count`` of them, and no other."""
-        if count < 1:
-            raise ConfigError(f"next({count!r}) would hit nothing; give 1 or more")
-        return self._with(left=count)
-
-    def after(self, count: int) -> Choice:
-        """Let ``count`` pass first."""
-        return self._with(skip=count)
-
-    def every(self, step: int) -> Choice:
-        """Every ``step``-th of them."""
-        if step < 1:
-            raise ConfigError(f"every({step!r}) means nothing; give 1 or more")
-        return self._with(step=step)
-
-    def chance(self, share: float) -> Choice:
-        """Each with the probability ``share`` (0..1), drawn from the kit's seed."""
-        if not 0 < share <= 1:
-            raise ConfigError(f"a chance is over 0 and at most 1, not {share!r}")
-        return self._with(share=share)
+class Choice(Which):
+    """Says which requests, and then, with a verb, what happens to them. Each verb arms the rule and returns it, an ``Armed``."""
 
     def matching(
         self,
@@ -134,10 +37,6 @@ class Choice:
             )
 
         return self._with(match=match)
-
-    def arm(self, effect: Effect) -> Armed:
-        """Arm any effect."""
-        return self._faults.add(Armed(effect, **self._chosen))
 
     def reset(self) -> Armed:
         """The connection is reset (RST) in place of an answer."""
@@ -196,50 +95,39 @@ class Choice:
 
 
 class Faults(Choice):
-    """The armed rules of one origin or link, looked at in the order in which they were armed; the first that takes a request has it."""
+    """The armed rules of one origin or link. Verbs without a choice are ``always``: ``fault.delay("1s")``."""
 
     def __init__(self, random: Random | None = None, *, connections: bool = True) -> None:
-        super().__init__(self)
-        self._random = random or Random(0)
-        self.rules: list[Armed] = []
-        self.seen = 0
-        self.log: deque[tuple[int, Effect]] = deque(maxlen=LOG)
-        self.connections = Faults(self._random, connections=False) if connections else self
+        super().__init__(Rules(random))
+        self.connections = Faults(self._rules.random, connections=False) if connections else self
         """The same for connections, decided when they are accepted: reset, close, hang, half-open, trickle, bandwidth, cut_body."""
 
-    def always(self) -> Choice:
-        """Every one, until the rule is disarmed."""
-        return self._with()
+    def _with(self, **more: Any) -> Choice:  # type: ignore[override]  # a choice among these, not more rules
+        return Choice(self._rules, **{**self._chosen, **more})
 
-    def add(self, rule: Armed) -> Armed:
-        """Arm a rule behind the others. Raises ``ConfigError`` beyond 10,000 at once."""
-        if len(self.rules) >= RULES:
-            raise ConfigError(f"{RULES} rules are armed already; clear() disarms them")
-        self.rules.append(rule)
-        return rule
+    @property
+    def rules(self) -> list[Armed]:
+        """What is armed, in order."""
+        return self._rules.armed
+
+    @property
+    def seen(self) -> int:
+        """How many requests (or connections) have come."""
+        return self._rules.seen
+
+    @property
+    def log(self) -> deque[tuple[int, Effect]]:
+        """(number, effect) of every hit, for ``replay``."""
+        return self._rules.log
 
     def clear(self) -> None:
         """Disarm everything."""
-        for rule in self.rules:
-            rule.disarm()
-        self.rules.clear()
+        self._rules.clear()
 
     def decide(self, subject: Any) -> Effect | None:
         """What happens to this one, the next in order of arrival; None for nothing."""
-        self.seen += 1
-        for rule in self.rules:
-            if not rule.spent and rule.takes(subject, self.seen, self._random):
-                effect = rule.effect
-                if effect.kind.startswith("corrupt") and not effect.seed:
-                    effect = Effect(effect.kind, seed=self._random.randrange(1, 1 << 31))
-                rule.hits.append(self.seen)
-                self.log.append((self.seen, effect))
-                if rule.left == 0:
-                    self.rules.remove(rule)
-                return effect
-        return None
+        return self._rules.decide(subject)
 
     def replay(self, log: Iterable[tuple[int, Effect]]) -> None:
         """Arm what another run's ``log`` holds: the same numbers meet the same effects, counted from the first request here."""
-        for number, effect in log:
-            self.add(Armed(effect, exact=frozenset({number})))
+        self._rules.replay(log)

@@ -8,7 +8,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from .faults import Effect, Faults
+from .faults import Faults
+from .rules import Effect
 
 HIGH, LOW = 65536, 16384  # bytes held back by a slow answer at which its source is paused, and let go again
 _END = b"\r\n\r\n"

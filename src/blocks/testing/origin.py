@@ -19,9 +19,10 @@ from blocks.http.service import Service
 from blocks.http.timeouts import Timeouts
 
 from .door import Door
-from .faults import Effect, Faults
+from .faults import Faults
 from .gate import Gate
 from .journal import BODY, Journal
+from .rules import Effect
 from .timeline import Timeline
 
 LARGEST = 16 * 1024 * 1024  # bytes of a request's body that an origin takes to memory

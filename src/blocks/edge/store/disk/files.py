@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
@@ -48,6 +53,10 @@ class Files:
         except OSError:  # EAGAIN: not cached; EOPNOTSUPP: a file system without it (tmpfs)
             return None
         return bytes(buffer) if got == length else None
+
+    def view(self, fd: int, length: int) -> AbstractContextManager[Any]:
+        """The first ``length`` bytes of a file as a buffer, for as long as the context is open."""
+        return mmap.mmap(fd, length, prot=mmap.PROT_READ)
 
     def size(self, fd: int) -> int:
         """The file's length in bytes."""
@@ -111,6 +120,29 @@ class Files:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     yield entry.name, entry.stat(follow_symlinks=False).st_size
+
+    def folders(self, path: str) -> list[str]:
+        """The names of the folders in a folder."""
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder and what is in it, as far as that can be done."""
+        shutil.rmtree(path, ignore_errors=True)
+
+    def lock(self, path: str) -> int | None:
+        """A lock on the file ``path``, which is made if there is none; None when another process holds it (it ends with the process)."""
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            return None
+        return lock
+
+    def unlock(self, lock: int) -> None:
+        """Let others have it."""
+        os.close(lock)
 
     def folder(self, path: str) -> None:
         """Make the folder and those above it."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
-import shutil
 
 from blocks.core.errors import ConfigError
 
@@ -36,7 +34,7 @@ class Folder:
 
     def release(self) -> None:
         """Let others use it."""
-        os.close(self._lock)
+        self._files.unlock(self._lock)
 
 
 def claim(path: str, shards: int, files: Files) -> Folder:
@@ -55,21 +53,15 @@ def claim(path: str, shards: int, files: Files) -> Folder:
 
 def _locked(place: str, files: Files) -> int | None:
     files.folder(place)
-    lock = os.open(os.path.join(place, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
+    return files.lock(os.path.join(place, "lock"))
 
 
 def _remove_beyond(path: str, shards: int, files: Files) -> None:
-    for name in os.listdir(path):
+    for name in files.folders(path):
         number = name.removeprefix("shard-")
         if number == name or not number.isdigit() or int(number) < shards:
             continue
         lock = _locked(os.path.join(path, name), files)
         if lock is not None:
-            shutil.rmtree(os.path.join(path, name), ignore_errors=True)
-            os.close(lock)
+            files.remove_folder(os.path.join(path, name))
+            files.unlock(lock)

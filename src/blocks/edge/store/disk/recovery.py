@@ -6,7 +6,6 @@ queue, are scanned. Contents are not read: their checksums are compared when the
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 from collections import Counter
@@ -106,7 +105,7 @@ def _scan(log: Log, segment: Segment) -> list[record.BlobSlot]:
     """Read the heads of a segment that has no side file, and write one."""
     base = segment.number << 64
     blobs: list[record.BlobSlot] = []
-    with mmap.mmap(segment.fd, segment.size, prot=mmap.PROT_READ) as data:
+    with log.files.view(segment.fd, segment.size) as data:
         for offset, head in log.codec.scan(data):
             short = record.short(head.digest)
             if head.flags & record.GONE:
