@@ -12,6 +12,7 @@ from blocks.gateway.auth.consumers import ConsumerSettings
 from blocks.gateway.auth.settings import KINDS
 from blocks.gateway.config import schema
 from blocks.gateway.limits import Limit
+from blocks.gateway.messages.connection import BrokerTable
 from blocks.gateway.redis import RedisTable
 from blocks.gateway.steps import ENDS, FEATURES
 from blocks.gateway.versions import Versions
@@ -19,7 +20,7 @@ from blocks.gateway.versions import Versions
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "gateway.md").read_text()
 TABLES = [
     schema.GatewayTable, schema.ServiceTable, schema.RespondTable, schema.ChangeTable, schema.AlertTable, schema.RouteTable,
-    Limit, RedisTable, Versions, ConsumerSettings, *KINDS.values(),
+    Limit, RedisTable, BrokerTable, Versions, ConsumerSettings, *KINDS.values(),
     *[found for feature in (*FEATURES, *ENDS) if (found := getattr(import_module(feature.home), "Settings", None)) is not None],
 ]  # fmt: skip
 

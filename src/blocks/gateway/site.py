@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from .route import Route
 
 T = TypeVar("T")
-MAKERS = {"auth": "blocks.gateway.auth"}  # the modules that make the objects of named tables
+MAKERS = {
+    "auth": "blocks.gateway.auth",
+    "brokers": "blocks.gateway.messages.connection",
+}  # the modules that make the objects of named tables
 
 
 class Kept:
@@ -126,12 +129,12 @@ class Site:
         return cast(Handler, self._entry("services", self.services, name))
 
     def publisher(self, name: str) -> Any:
-        """The ``Publisher`` of that name."""
-        return self._entry("publishers", self.publishers, name)
+        """The ``Publisher`` of that name or URL."""
+        return self._messages("publishers", self.publishers, name)
 
     def subscriber(self, name: str) -> Any:
-        """The ``Subscriber`` of that name."""
-        return self._entry("subscribers", self.subscribers, name)
+        """The ``Subscriber`` of that name or URL."""
+        return self._messages("subscribers", self.subscribers, name)
 
     def cache(self, name: str) -> Any:
         """The cache of that name, as given to ``Gateway(caches=…)``."""
@@ -152,6 +155,15 @@ class Site:
         from .redis import make_link
 
         return make_link(self)
+
+    def _messages(self, kind: str, given: Mapping[str, Any], name: str) -> Any:
+        """An object that was given by that name, else the connection of ``[brokers.NAME]`` or to the URL that the name is."""
+        if name in given:
+            return given[name]
+        if "://" in name:
+            return import_module(MAKERS["brokers"]).at_url(name, self)
+        brokers = self.tables.get("brokers", {})
+        return self.named("brokers", name) if name in brokers else self._entry(kind, {**brokers, **given}, name)
 
     def _entry(self, kind: str, table: Mapping[str, Any], name: str) -> Any:
         found = table.get(name)

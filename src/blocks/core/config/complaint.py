@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import ConfigError
@@ -43,3 +45,12 @@ def complaints_of(error: ConfigError, at: At) -> list[Complaint]:
     if isinstance(error, ConfigErrors):
         return [one._replace(at=(*at, *below, *one.at)) for one in error.complaints]
     return [Complaint((*at, *below), str(error))]
+
+
+@contextmanager
+def below(*keys: str | int) -> Iterator[None]:
+    """What is found wrong inside is said of the place ``keys``, counted from where the settings begin."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigErrors(complaints_of(error, keys)) from error

@@ -109,7 +109,8 @@ class _Loader:
         addresses = self._addresses(settings)
         site = self._site(settings)
         site.addresses = addresses
-        self._authenticators(settings, site)
+        self._named("auth", settings.auth, site)
+        self._named("brokers", settings.brokers, site)
         places: list[int] = []
         routes: list[Route] = []
         for number, table in enumerate(settings.routes):
@@ -166,7 +167,7 @@ class _Loader:
             if not self._limit(name, limit):
                 settings.limits[name] = Limit(rate="none")  # said once, not again by each route
         tables: dict[str, Mapping[str, Any]] = {
-            "auth": settings.auth, "limits": settings.limits, "consumers": settings.consumers,
+            "auth": settings.auth, "limits": settings.limits, "consumers": settings.consumers, "brokers": settings.brokers,
             "redis": msgspec.to_builtins(settings.redis) if settings.redis is not None else {},
         }  # fmt: skip
         objects = self._objects
@@ -186,14 +187,15 @@ class _Loader:
         self._used.add(key)
         return made
 
-    def _authenticators(self, settings: FileTable, site: Site) -> None:
-        for name in settings.auth:
+    def _named(self, kind: str, tables: Mapping[str, Any], site: Site) -> None:
+        """Make the objects of ``[kind.NAME]``; what is wrong with one is said here and not again by each route."""
+        for name in tables:
             try:
-                site.named("auth", name)
+                site.named(kind, name)
             except (ConfigError, MissingExtra) as error:
-                site.failed.add(("auth", name))
+                site.failed.add((kind, name))
                 said = error if isinstance(error, ConfigError) else ConfigError(str(error))
-                self._complaints.extend(complaints_of(said, ("auth", name)))
+                self._complaints.extend(complaints_of(said, (kind, name)))
 
     def _general_auth(self, general: GatewayTable, site: Site) -> dict[str, Any]:
         """What ``[gateway] auth`` adds to the defaults; nothing when it is wrong, which is said once and not by each route."""
@@ -317,8 +319,8 @@ class _Loader:
         text = repr(settings.routes) + repr(settings.gateway)
         return [
             Complaint((kind, name), f"nothing uses [{kind}.{name}]", "warning")
-            for kind, names in (("services", settings.services), ("auth", settings.auth), ("limits", settings.limits))
-            for name in names
+            for kind in ("services", "auth", "limits", "brokers")
+            for name in getattr(settings, kind)
             if repr(name) not in text
         ]
 

@@ -102,6 +102,7 @@ class FileTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     auth: dict[str, dict[str, Any]] = {}
     limits: dict[str, Limit] = {}
     consumers: dict[str, dict[str, Any]] = {}
+    brokers: dict[str, dict[str, Any]] = {}
     change: ChangeTable = msgspec.field(default_factory=ChangeTable)
     alerts: list[AlertTable] = []
     routes: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ _EXACT = 1e-9  # relative: what float sums of times may be off, so that the last
 class Gcra:
     """``attempt`` takes and answers 0.0, or answers the seconds after which the same would pass."""
 
-    __slots__ = ("_slack", "amount", "burst", "interval", "memory", "period", "span")
+    __slots__ = ("amount", "burst", "interval", "memory", "period", "slack", "span")
 
     def __init__(self, memory: Generations, amount: float, period: float, burst: float) -> None:
         self.amount = amount
@@ -24,7 +24,7 @@ class Gcra:
         self.memory = memory
         self.interval = period / amount
         self.span = burst * self.interval
-        self._slack = self.span + max(self.span * _EXACT, 1e-9)
+        self.slack = self.span + max(self.span * _EXACT, 1e-9)
 
     @property
     def life(self) -> float:
@@ -40,7 +40,7 @@ class Gcra:
         if tat is None:
             tat = memory.recall(key)
         tat = cost * self.interval + (now if tat is None or tat < now else tat)
-        if tat - now > self._slack:
+        if tat - now > self.slack:
             return inf if cost > self.burst else float(tat - now - self.span)
         memory.young[key] = tat
         return 0.0
@@ -48,7 +48,7 @@ class Gcra:
     def wait(self, key: str, cost: float, now: float) -> float:
         """What ``attempt`` would answer, without taking."""
         tat = self._tat(key, now) + cost * self.interval
-        if tat - now > self._slack:
+        if tat - now > self.slack:
             return inf if cost > self.burst else tat - now - self.span
         return 0.0
 
@@ -65,7 +65,7 @@ class Gcra:
         """(how much may pass now, seconds until the bucket is full again)."""
         tat = self.memory.young.get(key)
         used = (self._tat(key, now) if tat is None or tat < now else tat) - now
-        left = (self._slack - used) / self.interval
+        left = (self.slack - used) / self.interval
         return left if left > 0.0 else 0.0, used
 
     def _tat(self, key: str, now: float) -> float:

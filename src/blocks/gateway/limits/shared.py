@@ -20,7 +20,8 @@ from .compiled import Rule, Tier
 from .fields import Refusals, item, standing_of
 from .ledger import LocalFirst
 from .question import ask, words_of
-from .step import Limits, learnt, tell
+from .standing import tell
+from .step import Limits, learnt
 
 Asked = tuple[Rule, Tier, str, float]
 
@@ -122,7 +123,7 @@ class SharedLimits:
                 policies.append(tier.policy)
                 items.append(standing_of(rule.label, tier.own, key, context.now))
         if items:
-            tell(response, policies, items)
+            tell(response, b", ".join(policies), b", ".join(items))
         for field in self._learnt:
             response.headers.remove(field)
         return response

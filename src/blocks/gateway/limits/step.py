@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blocks.core.errors import ConfigError
-from blocks.http.filters.appended import Appended
-from blocks.http.message import Request, Response, Section
+from blocks.http.message import Request, Response
 
 from ..context import Context
 from ..site import Site
@@ -15,10 +14,10 @@ from ..steps import Answer
 from .compiled import Rule, Tier
 from .fields import Refusals, standing_of
 from .rule import Limit, limits_of
+from .standing import tell
 
 Settings = Limit
 Charged = tuple[Rule, Tier, str, float]
-OURS = frozenset((b"ratelimit-policy", b"ratelimit"))
 MAX_LEARNT = 1e9  # a service that says a request cost more than that is not believed
 
 
@@ -127,7 +126,7 @@ class Limits:
                 items.append(standing_of(rule.label, tier.own, key, now))
         context.charged = None  # told once, also where early and late limits meet
         if items:
-            tell(response, policies, items)
+            tell(response, b", ".join(policies), b", ".join(items))
         for field in self._learnt:
             response.headers.remove(field)
         return response
@@ -137,18 +136,6 @@ class Limits:
         numbers = {rule.name: rule.refusals for rule in self._rules}
         numbers.update({f"{rule.name} (dry run)": rule.dry_refusals for rule in self._dry})
         return numbers
-
-
-def tell(response: Response, policies: list[bytes], items: list[bytes]) -> None:
-    """Put both fields on an answer; what a service behind said of its own limits is replaced."""
-    section = response.headers.section
-    if section.has(b"ratelimit") or section.has(b"ratelimit-policy"):
-        section = Section([pair for pair in section.pairs if pair[0] not in OURS])
-    policy = b", ".join(policies)
-    with_policy = section.derived.get((OURS, policy))  # a service's head that repeats is put together once
-    if with_policy is None:
-        with_policy = section.derived[(OURS, policy)] = Appended(section, (b"ratelimit-policy", policy))
-    response.headers.section = Appended(with_policy, (b"ratelimit", b", ".join(items)))
 
 
 def _give_back_at_end(context: Context, tier: Tier, key: str, cost: float) -> None:
@@ -185,6 +172,7 @@ def step(settings: Any, site: Site) -> Any:
 def build(settings: Any, site: Site, *, early: bool) -> Any:
     """The step for the limits of one place, or None when there are none. Raises ``ConfigError`` with the limit's place."""
     rules: list[Rule] = []
+    elsewhere = False  # some are decided at the other place
     several = isinstance(settings, list | tuple)
     pairs = limits_of(settings, site.tables.get("limits", {}))
     for place, (name, given) in enumerate(pairs):
@@ -195,6 +183,8 @@ def build(settings: Any, site: Site, *, early: bool) -> Any:
                 shared = name or limit.name
                 state = f"limits/{shared}" if shared else f"{site.route.name}#{place}"
                 rules.append(Rule(limit, shown, state, site))
+            else:
+                elsewhere = True
         except ConfigError as error:
             if several:
                 error.at = (place, *getattr(error, "at", ()))  # type: ignore[attr-defined]  # where in the list
@@ -205,7 +195,9 @@ def build(settings: Any, site: Site, *, early: bool) -> Any:
         from .shared import SharedLimits
 
         return SharedLimits(rules, site)
-    return Limits(rules)
+    from .cells import Cells, are_cells
+
+    return Cells(rules) if are_cells(rules) and not elsewhere else Limits(rules)
 
 
 def _limit(name: str, given: Any, site: Site) -> Limit:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blocks.core.config.complaint import below
 from blocks.core.errors import BlocksError, ClientFault, ConfigError, Failure
 from blocks.core.messaging import Publisher, Receipt
 from blocks.core.quantities import seconds, size
@@ -21,6 +22,8 @@ from blocks.gateway.problem import problem
 from blocks.gateway.transform.template import Template, View
 from blocks.gateway.validate.body import BadBody, decode, is_json
 from blocks.http.message import Request, Response
+
+from .connection import Connection
 
 if TYPE_CHECKING:
     from blocks.gateway.site import Site
@@ -58,6 +61,7 @@ class Publish:
 
     def __init__(self, publisher: Publisher, settings: Settings, params: list[str] | None = None) -> None:
         self._publisher = publisher
+        self.parts = (publisher,) if isinstance(publisher, Connection) else ()
         self._topic = Template(settings.topic, params=params)
         self._key = Template(settings.key, params=params) if settings.key else None
         self._headers = {name: Template(text, params=params) for name, text in settings.headers.items()}
@@ -190,10 +194,16 @@ def handler(settings: Any, site: Site) -> Publish:
         settings = Settings(topic=settings)
     if not isinstance(settings, Settings):
         raise ConfigError("publish is a topic, or a table with topic")
-    publisher = site.publisher(settings.to) if isinstance(settings.to, str) else settings.to
+    with below("to"):
+        publisher = site.publisher(settings.to) if isinstance(settings.to, str) else settings.to
     return Publish(publisher, settings, list(site.route.template.names))
 
 
-def publish(to: Publisher, topic: str, **settings: Any) -> Publish:
-    """A publishing handler in code: ``route("/orders", publish(broker, "orders.new"), methods="POST")``. Raises ``ConfigError``."""
+def publish(to: Publisher | str, topic: str, **settings: Any) -> Publish:
+    """A publishing handler in code: ``route("/orders", publish(broker, "orders.new"), methods="POST")``. Raises ``ConfigError``.
+
+    ``to`` may be a broker's URL: then the handler holds the connection, and whoever runs the gateway runs it.
+    """
+    if isinstance(to, str):
+        to = Connection(to)
     return Publish(to, Settings(to=to, topic=topic, **settings))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blocks.core.config.complaint import below
 from blocks.core.errors import BlocksError, ConfigError, Failure
 from blocks.core.messaging import Delivery, Subscriber
 from blocks.core.quantities import seconds
@@ -21,6 +22,7 @@ from blocks.gateway.validate.parameters import pairs
 from blocks.http.body import Stream
 from blocks.http.message import Request, Response
 
+from .connection import Connection
 from .events import KEEP_ALIVE, as_event, event_id, resumed, whole
 from .feed import Feed
 from .frames import BINARY, TEXT, accept, frame
@@ -83,6 +85,7 @@ class Subscribe:
 
     def __init__(self, subscriber: Subscriber, settings: Settings, params: list[str] | None = None) -> None:
         self._subscriber = subscriber
+        self.parts = (subscriber,) if isinstance(subscriber, Connection) else ()
         self._topic = Template(settings.topic, params=params)
         self._group = Template(settings.group, params=params) if settings.group else None
         self._start = settings.start
@@ -236,10 +239,16 @@ def handler(settings: Any, site: Site) -> Subscribe:
         settings = Settings(topic=settings)
     if not isinstance(settings, Settings):
         raise ConfigError("subscribe is a topic, or a table with topic")
-    subscriber = site.subscriber(settings.source) if isinstance(settings.source, str) else settings.source
+    with below("source"):
+        subscriber = site.subscriber(settings.source) if isinstance(settings.source, str) else settings.source
     return Subscribe(subscriber, settings, list(site.route.template.names))
 
 
-def subscribe(source: Subscriber, topic: str, **settings: Any) -> Subscribe:
-    """A streaming handler in code: ``route("/feed/{region}", subscribe(broker, "orders.{region}"))``. Raises ``ConfigError``."""
+def subscribe(source: Subscriber | str, topic: str, **settings: Any) -> Subscribe:
+    """A streaming handler in code: ``route("/feed/{region}", subscribe(broker, "orders.{region}"))``. Raises ``ConfigError``.
+
+    ``source`` may be a broker's URL: then the handler holds the connection, and whoever runs the gateway runs it.
+    """
+    if isinstance(source, str):
+        source = Connection(source)
     return Subscribe(source, Settings(source=source, topic=topic, **settings))
