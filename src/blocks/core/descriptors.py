@@ -70,7 +70,7 @@ def out_of_descriptors() -> Failure:
 
 
 def deepen(listener: asyncio.AbstractServer, backlog: int) -> None:
-    """Let the kernel hold ``backlog`` connections of a listener made with ``burst``: asyncio's loop accepts as many in one go as it is told."""
+    """Let the kernel hold ``backlog`` connections of a listener made with ``burst``: asyncio accepts as many in one go as it is told."""
     for one in getattr(listener, "sockets", ()):
         with socket.socket(fileno=os.dup(one.fileno())) as twin:
             twin.listen(backlog)
