@@ -21,16 +21,21 @@ from .gateway import Gateway
 
 
 class Front:
-    """A handler over a gateway that was read from ``path``. ``reload`` reads it again and tries what it says."""
+    """A handler over a gateway that was read from ``path``. ``reload`` reads it again and tries what it says.
+
+    ``loaded`` is what the file came to when somebody has read it already.
+    """
 
     direct = True
     name = "gateway"
 
-    def __init__(self, path: Path, *, objects: Objects | None = None, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self, path: Path, *, objects: Objects | None = None, clock: Clock = SYSTEM, loaded: Loaded | None = None
+    ) -> None:
         self.path = path
         self._objects = objects or Objects()
         self._clock = clock
-        self.loaded: Loaded = load(path, objects=self._objects, clock=clock)
+        self.loaded = load(path, objects=self._objects, clock=clock) if loaded is None else loaded
         self.gateway = Gateway.of(self.loaded.snapshot)
         self.changes, self.alerts = self._operate(self.loaded)
         self._task: asyncio.Task[Judgement] | None = None

@@ -73,6 +73,18 @@ def load(
     ``kept`` is the running gateway's state (``gateway.kept``): limits, key sets and figures of the same names go on.
     """
     source = read(Path(path), os.environ if environment is None else environment)
+    return build(source, objects=objects, kept=kept, clock=clock, random=random)
+
+
+def build(
+    source: Source,
+    *,
+    objects: Objects = Objects(),  # noqa: B008  # a tuple of empty tables, never changed
+    kept: Kept | None = None,
+    clock: Clock = SYSTEM,
+    random: Random | None = None,
+) -> Loaded:
+    """Check and build tables that were read already. Raises ``ConfigErrors``; files are looked for beside ``source.path``."""
     collecting = gc.isenabled()
     gc.disable()  # a collection among a hundred thousand new objects would hold every request up, and find nothing
     try:
