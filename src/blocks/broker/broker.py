@@ -46,7 +46,7 @@ class Broker:
 
     ``durability`` says what a receipt promises: "fsync" (on the medium; the default), "interval" (in the operating
     system's page cache, synced every ``interval`` seconds; Redis's everysec is 1 s), "memory" (never synced).
-    ``listen`` starts a server there ("127.0.0.1:0"); other keyword arguments are the server's. Raises ``ConfigError``,
+    ``listen`` starts a server there ("127.0.0.1:0": any port, the same one when it is started again); other keyword arguments are the server's. Raises ``ConfigError``,
     ``Locked``, ``WrongVersion``.
     """
 
@@ -155,6 +155,7 @@ class Broker:
         server = Server(self, listen=listen, **self._server_options)
         await server.start()
         self.server = server
+        self._listen = server.url.partition("://")[2]  # whoever starts it again finds it where its clients look for it
 
     async def stop(self) -> None:
         """Drain the server, end the subscriptions, commit what waits, and mark the stop as clean; twice is once."""

@@ -273,6 +273,14 @@ class Server:
         deepen(self._server, BACKLOG)
         self._address = self._address.with_port(self._server.sockets[0].getsockname()[1])
 
+    def cut(self) -> None:
+        """Listen no more and end every connection without a word, as a killed process does; ``stop`` comes after."""
+        self._draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.cut()
+
     async def stop(self, grace: float = 5.0) -> bool:
         """Stop listening, let what is under way finish for ``grace`` seconds, close; gives whether all was finished."""
         if self._server is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .bridge import Bridge as Bridge
     from .clock import LoopClock as LoopClock
+    from .disk import Disk as Disk
     from .faults import Faults as Faults
     from .kit import Kit as Kit
     from .limit import find_limit as find_limit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Armed": "rules",
     "Bridge": "bridge",
+    "Disk": "disk",
     "Effect": "rules",
     "Faults": "faults",
     "Kit": "kit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from blocks.core.clock import Clock
@@ -22,30 +23,53 @@ class Front(Generic[B]):
     It is a handler too: given to another block it is called in the process, without a hop; the server enters the block once.
     """
 
-    def __init__(self, block: B, name: str, clock: Clock, timeline: Timeline) -> None:
-        self.block = block
+    def __init__(self, make: Callable[[], B], name: str, clock: Clock, timeline: Timeline) -> None:
+        self.block = make()
         self.name = name
-        self.direct = is_direct(block)
+        self.direct = is_direct(self.block)
+        self._make = make
+        self._clock = clock
         self._timeline = timeline
-        self._server = Server(block, "127.0.0.1:0", clock=clock, observer=self._observe, drain=1.0)
+        self._address = "127.0.0.1:0"
+        self._server = self._serving()
         self._client: Upstream | None = None
+
+    def _serving(self) -> Server:
+        return Server(self.block, self._address, clock=self._clock, observer=self._observe, drain=1.0)
 
     async def start(self) -> Front[B]:
         """Enter the block and listen."""
         await self._server.start()
+        self._address = self._server.addresses[0]
         return self
 
     async def stop(self) -> None:
         """Close the client, drain for a second at most, and leave the block."""
+        await self._end(1.0)
+
+    async def _end(self, grace: float) -> None:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
-        await self._server.stop()
+        await self._server.stop(grace)
+
+    async def crash(self) -> None:
+        """End at once, as a killed process: connections are cut, and connecting is refused until ``restart``."""
+        await self._end(0.0)
+        self._timeline.note(self.name, "crashed")
+
+    async def restart(self) -> None:
+        """Start a new block, made as the first one was, on the same port: what it only had in memory is gone."""
+        await self._end(0.0)
+        self.block = self._make()
+        self._server = self._serving()
+        await self.start()
+        self._timeline.note(self.name, "started again")
 
     @property
     def url(self) -> str:
         """Where it listens, ``http://127.0.0.1:PORT``."""
-        return self._server.url
+        return f"http://{self._address}"
 
     @property
     def status(self) -> Status:
@@ -87,4 +111,4 @@ class Front(Generic[B]):
         return getattr(self.block, name)
 
     def __repr__(self) -> str:
-        return f"<{self.name} on {self._server.addresses}>"
+        return f"<{self.name} on {self._address}>"

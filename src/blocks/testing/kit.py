@@ -15,10 +15,12 @@ from blocks.http.message import Request, Response
 from blocks.http.upstream import Upstream
 
 from .clock import LoopClock
+from .disk import Disk
 from .front import Front
 from .link import Link
 from .origin import Answer, Origin
 from .result import Result
+from .tenant import Tenant
 from .timeline import Timeline
 from .traffic import load
 from .virtual import VirtualLoop
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from blocks.gateway import Gateway
 
 T = TypeVar("T")
+EDGE_STORE = "64MiB"  # of an edge's second tier; tests fill less
 STOP_WITHIN = 5.0  # seconds for all of it together; each part has a bound of its own below this
 
 
@@ -143,7 +146,10 @@ class Kit:
 
     async def serve(self, handler: Handler, *, name: str | None = None) -> Front[Any]:
         """Any handler on a free port."""
-        front: Front[Any] = Front(handler, name or self._name("server"), self.clock, self.timeline)
+        return await self._front(lambda: handler, name or self._name("server"))
+
+    async def _front(self, make: Callable[[], Any], name: str) -> Front[Any]:
+        front: Front[Any] = Front(make, name, self.clock, self.timeline)
         return await self._keep(front)  # type: ignore[no-any-return]  # the front itself
 
     async def balancer(self, *members: Any, name: str | None = None, **settings: Any) -> Front[LoadBalancer]:
@@ -153,33 +159,61 @@ class Kit:
         known = name or self._name("balancer")
         settings = self._shared(settings)
         settings["on_event"] = self._events(known, settings.get("on_event"))
-        return await self.serve(
-            LoadBalancer([self._handler(member) for member in members], name=known, **settings), name=known
-        )
+
+        def make() -> LoadBalancer:
+            return LoadBalancer([self._handler(member) for member in members], name=known, **settings)
+
+        return await self._front(make, known)
 
     async def gateway(self, *routes: Any, name: str | None = None, **settings: Any) -> Front[Gateway]:
         """A gateway over routes: ``route("/api", …)``, or a mapping of templates to members. ``settings`` are ``Gateway``'s."""
         from blocks.gateway import Gateway, route
 
-        flat: list[Any] = []
-        for given in routes:
-            if isinstance(given, Mapping):
-                flat += [route(template, self._handler(member)) for template, member in given.items()]
-            else:
-                flat.append(given)
-        return await self.serve(Gateway(*flat, **self._shared(settings)), name=name or self._name("gateway"))
+        shared = self._shared(settings)
 
-    async def edge(self, origin: Any, *, name: str | None = None, **settings: Any) -> Front[Edge]:
-        """A caching edge before an origin, a block, a handler or a URL; ``settings`` are ``Edge``'s."""
+        def make() -> Gateway:
+            flat: list[Any] = []
+            for given in routes:
+                if isinstance(given, Mapping):
+                    flat += [route(template, self._handler(member)) for template, member in given.items()]
+                else:
+                    flat.append(given)
+            return Gateway(*flat, **shared)
+
+        return await self._front(make, name or self._name("gateway"))
+
+    async def edge(
+        self, origin: Any, *, disk: Disk | None = None, name: str | None = None, **settings: Any
+    ) -> Front[Edge]:
+        """A caching edge before an origin, a block, a handler or a URL; ``settings`` are ``Edge``'s. ``disk`` holds its second tier."""
         from blocks.edge import Edge
 
-        return await self.serve(Edge(self._handler(origin), **self._shared(settings)), name=name or self._name("edge"))
+        shared = self._shared(settings)
+        size = shared.pop("store_size", EDGE_STORE)
 
-    async def broker(self, path: Any = ":memory:", *, listen: str | None = "127.0.0.1:0", **settings: Any) -> Broker:
-        """A broker, in memory unless given a folder, that listens on a free port; ``settings`` are ``Broker``'s."""
+        def make() -> Edge:
+            store = shared.get("store") if disk is None else disk.store(size, self.clock)
+            return Edge(self._handler(origin), **{**shared, "store": store, "store_size": size})
+
+        front: Front[Edge] = await self._front(make, name or self._name("edge"))
+        if disk is not None:
+            disk.attach(front)
+        return front
+
+    def disk(self, name: str | None = None) -> Disk:
+        """A disk that fails on command, for ``blocks.broker(disk=…)`` and ``blocks.edge(…, disk=…)``."""
+        return Disk(name or self._name("disk"), random=Random(self.random.random()), timeline=self.timeline)
+
+    async def broker(
+        self, path: Any = ":memory:", *, disk: Any = None, listen: str | None = "127.0.0.1:0", **settings: Any
+    ) -> Broker:
+        """A broker that listens on a free port, in memory unless given a folder or a ``disk``; ``settings`` are ``Broker``'s."""
         from blocks.broker import Broker
 
-        broker: Broker = await self._keep(Broker(path, listen=listen, **self._shared(settings)))
+        volume = disk.for_broker() if isinstance(disk, Disk) else disk
+        broker: Broker = await self._keep(Broker(path, listen=listen, disk=volume, **self._shared(settings)))
+        if isinstance(disk, Disk):
+            disk.attach(Tenant(broker))
         return broker
 
     async def client(self, broker: Broker, **settings: Any) -> Any:
