@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MissingExtra
+from ..masking import is_secret
 from .complaint import At, Complaint, ConfigErrors
 from .places import Place, places_of
 
@@ -24,12 +25,23 @@ MAX_FILE = 16 * 1024 * 1024  # bytes of a configuration file
 
 
 class Source:
-    """A file that was read: its tables, filled; its text; and ``places``, worked out only when somebody asks."""
+    """A file that was read: its tables, filled; its text; and ``places``, worked out only when somebody asks.
 
-    def __init__(self, path: Path, text: str, tables: dict[str, Any], places: dict[At, Place] | None = None) -> None:
+    ``secrets`` are what ``${file:…}`` and variables like ``${DB_PASSWORD}`` gave: whoever shows the tables masks them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        text: str,
+        tables: dict[str, Any],
+        places: dict[At, Place] | None = None,
+        secrets: frozenset[str] = frozenset(),
+    ) -> None:
         self.path = path
         self.text = text
         self.tables = tables
+        self.secrets = secrets
         self._places = places
 
     @property
@@ -54,8 +66,9 @@ def read(path: Path, environment: Mapping[str, str]) -> Source:
         raise ConfigErrors([Complaint((), f"is not UTF-8: {error.reason} at byte {error.start}")]) from error
     tables = parse(text, path.suffix)
     complaints: list[Complaint] = []
-    filled = _fill(tables, (), environment, path.parent, complaints)
-    source = Source(path, text, filled)
+    secrets: set[str] = set()
+    filled = _fill(tables, (), _Lookup(environment, path.parent, secrets), complaints)
+    source = Source(path, text, filled, secrets=frozenset(secrets))
     if complaints:
         raise ConfigErrors(complaints, source)
     return source
@@ -99,11 +112,11 @@ def _table(value: Any) -> dict[str, Any]:
     return value
 
 
-def _fill(value: Any, at: At, environment: Mapping[str, str], base: Path, complaints: list[Complaint]) -> Any:
+def _fill(value: Any, at: At, look_up: _Lookup, complaints: list[Complaint]) -> Any:
     if isinstance(value, dict):
-        return {key: _fill(item, (*at, key), environment, base, complaints) for key, item in value.items()}
+        return {key: _fill(item, (*at, key), look_up, complaints) for key, item in value.items()}
     if isinstance(value, list):
-        return [_fill(item, (*at, place), environment, base, complaints) for place, item in enumerate(value)]
+        return [_fill(item, (*at, place), look_up, complaints) for place, item in enumerate(value)]
     if not isinstance(value, str) or "$" not in value:
         return value
 
@@ -111,7 +124,7 @@ def _fill(value: Any, at: At, environment: Mapping[str, str], base: Path, compla
         if match.group() == "$$":
             return "$"
         try:
-            return _lookup(match.group(1), environment, base)
+            return look_up(match.group(1))
         except ConfigError as error:
             complaints.append(Complaint(at, str(error)))
             return ""
@@ -119,20 +132,34 @@ def _fill(value: Any, at: At, environment: Mapping[str, str], base: Path, compla
     return _FILL.sub(fill, value)
 
 
-def _lookup(words: str, environment: Mapping[str, str], base: Path) -> str:
-    if words.startswith("file:"):
+class _Lookup:
+    """What the words in ``${…}`` stand for; notes what of it is secret."""
+
+    def __init__(self, environment: Mapping[str, str], base: Path, secrets: set[str]) -> None:
+        self._environment = environment
+        self._base = base
+        self._secrets = secrets
+
+    def __call__(self, words: str) -> str:
+        if words.startswith("file:"):
+            found = self._read(words)
+            self._secrets.add(found)
+            return found
+        match = _NAME.fullmatch(words)
+        if match is None:
+            raise ConfigError(
+                f"${{{words}}} is not understood; write ${{NAME}}, ${{NAME:-default}}, ${{file:PATH}} or $$ for a dollar"
+            )
+        name, default = match.groups()
+        value = self._environment.get(name, default)
+        if value is None:
+            raise ConfigError(f"the environment variable {name} is not set; give a default with ${{{name}:-…}}")
+        if is_secret(name):
+            self._secrets.add(value)
+        return value
+
+    def _read(self, words: str) -> str:
         try:
-            return (base / words[5:]).read_text().rstrip("\n")
+            return (self._base / words[5:]).read_text().rstrip("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"${{{words}}} cannot be read") from error
-    match = _NAME.fullmatch(words)
-    if match is None:
-        raise ConfigError(
-            f"${{{words}}} is not understood; write ${{NAME}}, ${{NAME:-default}}, ${{file:PATH}} or $$ for a dollar"
-        )
-    found = environment.get(match.group(1), match.group(2))
-    if found is None:
-        raise ConfigError(
-            f"the environment variable {match.group(1)} is not set; give a default with ${{{match.group(1)}:-…}}"
-        )
-    return found
