@@ -1,9 +1,11 @@
 """A work queue that loses nothing: a worker fails on a message, another takes over, and a poison message is set aside.
 
-python examples/work_queue.py
+python examples/work_queue.py [--keep]
 """
 
 import asyncio
+import contextlib
+import sys
 import tempfile
 from collections import Counter
 
@@ -47,7 +49,11 @@ async def main() -> None:
             tasks[1].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             print(dict(done))
+            if "--keep" in sys.argv:
+                print(f"still up at {broker.url}: blocks broker lag --url {broker.url}; Ctrl-C ends it")
+                await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())

@@ -1,0 +1,81 @@
+"""Every example is run as a user would: it says what it shows, ends by itself with 0, and stays up with ``--keep`` until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.integration
+
+SAYS = {
+    "balancer.py": ["all three: 1000 answers", "a crashes: 1000 answers", "c is drained: 1000 answers"],
+    "canary.py": ["share 100%: {'new': 1000}", "nobody went back and forth"],
+    "edge.py": ["100 readers, 1 asked of the origin", "the origin is gone: 100 readers, 0 asked of the origin"],
+    "gateway.py": [
+        "nobody           401",
+        "ann, all orders  403",
+        "gita, all orders 200",
+        "gita, 20 at once: 0 refused",
+    ],
+    "live_orders.py": ["offset 1 (again)", "screen 2 shows ['shoes', 'hats']", "shows what it missed: ['socks']"],
+    "shop.py": ["blocks; hit; ttl=", "order 6: 429", "billing of order 4", "notification of order 4"],
+    "work_queue.py": ["101 jobs are stored", "set aside: b'poison'"],
+}
+
+
+def run(*command: str, timeout: float = 110) -> str:
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert not done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run():
+    programs = {path.name for path in EXAMPLES.glob("*.py")}
+    assert {name for name in programs if not name.startswith("test_")} == {*SAYS, "demo.py", "shop_apps.py"} & programs
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_the_example_says_what_it_shows_and_ends(name: str):
+    said = run(str(EXAMPLES / name))
+    assert [line for line in SAYS[name] if line not in said] == [], said
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("test_*.py")), ids=lambda path: path.name)
+def test_the_tests_among_the_examples_pass(path: Path):
+    assert " passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(path))
+
+
+@pytest.mark.parametrize("name", ["edge.py", "shop.py"])
+def test_it_stays_up_when_it_is_asked_to(name: str):
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(EXAMPLES / name), "--keep"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert any("still up at http://127.0.0.1:" in line for line in process.stdout)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_the_shop_is_short():
+    assert len((EXAMPLES / "shop.py").read_text().splitlines()) < 80
+
+
+def test_the_demo_keeps_its_promises():
+    said = run(str(EXAMPLES / "demo.py"), "--seconds", "10")
+    assert "promised, and seen" in said
+    assert said.count("  kept   ") == 9
+    assert "BROKEN" not in said
