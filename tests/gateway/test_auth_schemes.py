@@ -440,7 +440,8 @@ def certified(**names: Any) -> Request:
 
 async def test_certificates() -> None:
     scheme = Certificates(
-        {"CN:alice": Consumer("alice"), "URI:spiffe://x/y": Consumer("mesh"), "DNS:A.example": Consumer("dns")}
+        {"CN:alice": Consumer("alice"), "URI:spiffe://x/y": Consumer("mesh"), "DNS:A.example": Consumer("dns")},
+        realm="shop",
     )
     guard = Authenticate((scheme,))
     for request, name in (
@@ -457,7 +458,7 @@ async def test_certificates() -> None:
     nobody = await passes(guard, Request())
     assert nobody is not None
     assert nobody.status == 401
-    assert "www-authenticate" in nobody.headers
+    assert nobody.headers["www-authenticate"] == 'Certificate realm="shop"'
     with pytest.raises(ConfigError):
         Certificates({"alice": Consumer("alice")})
 

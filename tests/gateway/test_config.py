@@ -155,6 +155,74 @@ limit = "two"
     assert "did you mean 'consumer'" in lines[1]
 
 
+def test_all_mistakes_of_identity_are_said_at_once(tmp_path: Path) -> None:
+    lines = wrong(
+        tmp_path,
+        """[auth.tokens]
+type = "jwt"
+secret = "a secret of thirty-two bytes and more"
+leeway = "1 parsec"
+max_token = "8KiBB"
+verifications = "many"
+isuer = "x"
+[auth.keys]
+type = "api-key"
+keys = {"plain" = "ann",
+  "other" = "bob"}
+[auth.words]
+type = "basic"
+users = {ann = "clear"}
+failures = "few"
+[auth.mtls]
+type = "mtls"
+names = {"XX:ann" = "ann"}
+[auth.signed]
+type = "signature"
+covered = ["@nothing"]
+[auth.short]
+type = "jwt"
+secret = "short"
+[consumers.ann]
+keys = ["clear"]
+tierr = "x"
+certificates = ["foo"]
+[consumers.bob]
+keys = [{hash = "clear",
+  until = 2027-01-01T00:00:00}]
+secrets = {k = "short"}
+password = ["clear"]
+groups = 4
+[[routes]]
+path = "/a"
+respond = {}
+auth = ["tokens", "keys", "words", "mtls", "signed", "short"]
+""".replace(",\n", ", "),  # an inline table has one line
+    )
+    places = [line.split(": error: ")[0].removeprefix("g.toml:").split(":")[0] for line in lines]
+    assert places == [
+        "4",
+        "5",
+        "6",
+        "7",
+        "10",
+        "10",
+        "13",
+        "14",
+        "17",
+        "20",
+        "23",
+        "25",
+        "26",
+        "27",
+        "29",
+        "29",
+        "30",
+        "31",
+        "32",
+    ], lines
+    assert all("clear" not in line.partition("error:")[2].partition("never in clear")[0] for line in lines)
+
+
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(tmp_path: Path) -> None:
     lines = wrong(
         tmp_path,

@@ -128,9 +128,17 @@ async def test_targets(settings: dict[str, Any], params: dict[str, Any], target:
 
 
 async def test_no_value_can_climb_out_of_its_path() -> None:
-    step = transform(path="/safe/{claims.up}/x")
-    with pytest.raises(BadPath):
-        await changed(step, Request())
+    for path in ("/safe/{claims.up}/x", "/safe/.{claims.dot}", "/safe/.{claims.none}/x"):
+        with pytest.raises(BadPath, match="dot segment"):
+            await changed(transform(path=path), Request())
+
+
+async def test_an_empty_value_does_not_move_the_segments_around_it_together() -> None:
+    for path in ("/users/{claims.none}/secret", "/users/{query.q}", "/{header.x}{query.q}/x"):
+        with pytest.raises(BadPath, match="is empty"):
+            await changed(transform(path=path), Request("GET", "/?q=", {"x": "y"}))
+    step = transform(path="/users/u{query.q}/{rest}")
+    assert (await changed(step, Request("GET", "/?q="), rest="")).target == "/users/u/?q="
 
 
 async def test_fields_of_requests() -> None:

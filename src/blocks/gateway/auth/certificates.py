@@ -14,7 +14,7 @@ from blocks.gateway.consumer import Consumer
 from blocks.gateway.context import Context
 from blocks.http.message import Peer, Request
 
-from .outcome import Outcome, Refusal
+from .outcome import Outcome, Refusal, challenge
 
 _KINDS = {"cn": "CN", "dns": "DNS", "uri": "URI", "email": "email", "sha256": "sha256"}
 _SUBJECT = {"commonName": "CN"}
@@ -26,9 +26,10 @@ class Certificates:
     Which authorities are believed is the listener's setting: what arrives here was verified by TLS, or there is no certificate.
     """
 
-    challenge = ""
-
-    def __init__(self, names: Mapping[str, Consumer]) -> None:
+    def __init__(self, names: Mapping[str, Consumer], *, realm: str = "gateway") -> None:
+        self.challenge = challenge(
+            "Certificate", realm
+        )  # no scheme is registered for what the handshake does; a 401 must carry one
         self._names = {read_name(name): consumer for name, consumer in names.items()}
         self._fingerprints = any(name.startswith("sha256:") for name in self._names)
         self.refused = 0
@@ -47,7 +48,7 @@ class Certificates:
                 request.headers.section.derived[self] = (peer, consumer)
                 return consumer
         self.refused += 1
-        return Refusal("certificate", "the client certificate is nobody's", status=403)
+        return Refusal("certificate", "the client certificate is nobody's", challenge=self.challenge, status=403)
 
     def figures(self) -> dict[str, int]:
         """Counters for the metrics."""

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from blocks.core.config.complaint import ConfigErrors, below
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import Rate, rate, seconds, size
 from blocks.gateway.consumer import Consumer
@@ -16,6 +17,7 @@ from .apikeys import ApiKey, ApiKeys, keys_of, read_hash
 from .basic import Basic
 from .certificates import Certificates
 from .claims import Rules
+from .complaints import authenticator_complaints
 from .consumers import ConsumerSettings, configured, entries, known
 from .credentials import Carrier, InCookie, InHeader, InQuery
 from .introspection import CLIENT_RATE as QUESTIONS
@@ -52,6 +54,9 @@ def make(table: dict[str, Any], site: Site) -> Authenticator:
         near = get_close_matches(str(kind), KINDS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"type = {kind!r} is no kind of authenticator: {', '.join(KINDS)}{hint}")
+    complaints = authenticator_complaints(shape, table)
+    if complaints:
+        raise ConfigErrors(complaints)
     settings = site.decode(shape, table)
     match settings:
         case JwtSettings():
@@ -95,14 +100,15 @@ def _keys(settings: JwtSettings, site: Site) -> KeySource:
         jwks=settings.jwks, discovery=settings.discovery, keys=settings.keys, pem=settings.pem, secret=settings.secret
     )
     allowed = settings.algorithms
-    if one == "keys":
-        return FixedKeys(KeySet.from_jwks({"keys": settings.keys}, algorithms=allowed))
-    if one == "pem":
-        files = [settings.pem] if isinstance(settings.pem, str) else settings.pem
-        return FixedKeys(KeySet(Key.from_pem(site.file(file), algorithms=allowed) for file in files))
-    if one == "secret":
-        return FixedKeys(KeySet([Key.from_secret(settings.secret, algorithms=allowed)]))
-    return _refreshed(settings, site)
+    with below(one):
+        if one == "keys":
+            return FixedKeys(KeySet.from_jwks({"keys": settings.keys}, algorithms=allowed))
+        if one == "pem":
+            files = [settings.pem] if isinstance(settings.pem, str) else settings.pem
+            return FixedKeys(KeySet(Key.from_pem(site.file(file), algorithms=allowed) for file in files))
+        if one == "secret":
+            return FixedKeys(KeySet([Key.from_secret(settings.secret, algorithms=allowed)]))
+        return _refreshed(settings, site)
 
 
 def _refreshed(settings: JwtSettings, site: Site) -> KeySource:
@@ -207,7 +213,7 @@ def _certificates(settings: CertificateSettings, site: Site) -> Certificates:
             names[shown] = person.consumer(name, method="mtls", credential=f"mtls:{shown}")
     for shown, name in settings.names.items():
         names[shown] = _named(people, name, "mtls", f"mtls:{shown}")
-    return Certificates(names)
+    return Certificates(names, realm=settings.realm)
 
 
 def _named(people: Mapping[str, ConsumerSettings], name: str, method: str, credential: str) -> Consumer:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Mapping
 from hashlib import sha256, sha512
 
 from blocks.core.clock import SYSTEM, Clock
+from blocks.core.config.suggest import suggestion
 from blocks.core.errors import ConfigError
 from blocks.gateway.consumer import Consumer
 from blocks.gateway.context import Context
@@ -20,7 +21,7 @@ from blocks.http.body import Stream
 from blocks.http.message import Request
 
 from .outcome import Outcome, Refusal, challenge
-from .signature_base import SignatureInput, parse_input, parse_signature, signature_base
+from .signature_base import DERIVED, SignatureInput, parse_input, parse_signature, signature_base
 
 WINDOW = 300.0  # seconds that a signature's date may differ from now; AWS Signature Version 4 and Kong's clock_skew
 COVERED = ("@method", "@authority", "@path", "@query")
@@ -76,12 +77,9 @@ class Signatures:
         clock: Clock = SYSTEM,
     ) -> None:
         for keyid, (secret, _) in secrets.items():
-            if len(secret) < 32:
-                raise ConfigError(
-                    f"the secret of {keyid!r} is shorter than 32 bytes (RFC 9421 §3.3.3: as long as the hash)"
-                )
+            checked_secret(keyid, secret)
         self._secrets = secrets
-        self._covered = frozenset(covered)
+        self._covered = frozenset(checked_component(one) for one in covered)
         self._window = window
         self._max_body = max_body
         self.challenge = challenge("Signature", realm)
@@ -218,3 +216,19 @@ def sign(
     made = hmac.digest(secret, signature_base(request, components, text), "sha256")
     request.headers["signature-input"] = f"{label}={text}"
     request.headers["signature"] = f"{label}=:{b64encode(made).decode()}:"
+
+
+def checked_secret(keyid: str, secret: bytes) -> bytes:
+    """The secret. Raises ``ConfigError`` for one that is shorter than the hash."""
+    if len(secret) < 32:
+        raise ConfigError(f"the secret of {keyid!r} is shorter than 32 bytes (RFC 9421 §3.3.3: as long as the hash)")
+    return secret
+
+
+def checked_component(name: str) -> str:
+    """What a signature must cover: a field or one of ``DERIVED``. Raises ``ConfigError``: no request could be signed so."""
+    if name.startswith("@") and name not in DERIVED:
+        raise ConfigError(f"{name!r} is no part of a request that can be covered{suggestion(name, DERIVED)}")
+    if name != name.lower():
+        raise ConfigError(f"{name!r} must be in lower case (RFC 9421 §2.1)")
+    return name

@@ -15,6 +15,7 @@ from blocks.http.message import Request
 
 MAX_INPUT = 4096  # bytes of Signature-Input
 MAX_COMPONENTS = 32
+DERIVED = ("@method", "@authority", "@scheme", "@path", "@query", "@request-target", "@target-uri")
 _MEMBER = re.compile(
     r'\s*([a-z*][a-z0-9_.*-]*)=\(([^()]*)\)((?:;[a-z*][a-z0-9_.*-]*(?:=(?:-?\d{1,15}|"[ !#-\[\]-~]*"))?)*)\s*\Z'
 )

@@ -23,6 +23,8 @@ from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
 
 from ..address import Addresses
+from ..auth.complaints import consumer_complaints
+from ..auth.consumers import ConsumerSettings
 from ..conflicts import unreachable
 from ..limits.keys import KINDS, is_kind, kinds_of
 from ..limits.rule import Limit, amount_of
@@ -121,6 +123,7 @@ class _Loader:
         addresses = self._addresses(settings)
         site = self._site(settings)
         site.addresses = addresses
+        self._consumers(settings)
         self._named("auth", settings.auth, site)
         self._named("brokers", settings.brokers, site)
         places: list[int] = []
@@ -198,6 +201,18 @@ class _Loader:
         made = self._kept.get(key, lambda: service_of(name, table, general))
         self._used.add(key)
         return made
+
+    def _consumers(self, settings: FileTable) -> None:
+        """Decode ``[consumers.NAME]``: what is wrong with one is said here, and not again by each authenticator that knows them."""
+        for name, table in settings.consumers.items():
+            found: list[Complaint] = []
+            made: Any = convert(ConsumerSettings, table, (), found)
+            if found:
+                made = convert(ConsumerSettings, without(table, [one.at for one in found]), (), [])
+            if isinstance(made, ConsumerSettings):
+                found += consumer_complaints(made)
+            self._complaints.extend(one._replace(at=("consumers", name, *one.at)) for one in found)
+            settings.consumers[name] = ConsumerSettings() if found else made
 
     def _named(self, kind: str, tables: Mapping[str, Any], site: Site) -> None:
         """Make the objects of ``[kind.NAME]``; what is wrong with one is said here and not again by each route."""

@@ -101,7 +101,7 @@ class FileTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     services: dict[str, ServiceTable] = {}
     auth: dict[str, dict[str, Any]] = {}
     limits: dict[str, Limit] = {}
-    consumers: dict[str, dict[str, Any]] = {}
+    consumers: dict[str, Any] = {}
     brokers: dict[str, dict[str, Any]] = {}
     change: ChangeTable = msgspec.field(default_factory=ChangeTable)
     alerts: list[AlertTable] = []

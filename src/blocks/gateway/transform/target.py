@@ -16,6 +16,7 @@ from blocks.gateway.path import BadPath, normalise
 
 from .template import Template, View
 
+_HOLES = re.compile(r"(?:\{[^{}]+\})+")  # a segment of nothing but names
 _RAW = re.compile(r"[^\x21-\x7e]|[#\"<>\\^`{|}]")
 
 
@@ -60,7 +61,7 @@ class Query:
 class Path:
     """The new path: ``template`` of the whole, or ``strip`` a prefix and ``prefix`` another, or ``pattern`` → ``replacement``."""
 
-    __slots__ = ("_pattern", "_prefix", "_replacement", "_rest", "_strip", "_template")
+    __slots__ = ("_pattern", "_prefix", "_replacement", "_rest", "_strip", "_template", "_whole")
 
     def __init__(
         self, *, template: str = "", strip: str = "", prefix: str = "", pattern: str = "", replacement: str = "",
@@ -73,6 +74,8 @@ class Path:
                 raise ConfigError(f"{text!r} is not a path: it starts with / and other characters are percent-encoded")
         self._template = Template(template, params=params, roots=roots) if template else None
         self._rest = rest
+        whole = [part for part in template.split("/") if _HOLES.fullmatch(part)]
+        self._whole = frozenset(name for part in whole for name in re.findall(r"\{([^{}]+)\}", part)) - {rest}
         self._strip = strip.rstrip("/")
         self._prefix = prefix.rstrip("/")
         try:
@@ -85,6 +88,8 @@ class Path:
         """The new path, canonical. Raises ``BadPath`` (400) when values make it none."""
         if self._template is not None:
             made = self._template.render(view, self._segment)
+            if not {".", ".."}.isdisjoint(made.split("/")):
+                raise BadPath("a dot segment cannot be put into a path")
         elif self._pattern is not None:
             made = "/" + _RAW.sub(_encode, self._pattern.sub(self._replacement, path, count=1)).lstrip("/")
         else:
@@ -98,8 +103,8 @@ class Path:
         """A value as one segment; only what ``{rest:path}`` took keeps its slashes, as it came encoded and canonical."""
         if name == self._rest:
             return text
-        if text in (".", ".."):
-            raise BadPath("a dot segment cannot be put into a path")
+        if not text and name in self._whole:  # the segments around it would move together, and name something else
+            raise BadPath(f"{{{name}}} is empty, and a segment of a path is not")
         return quote(text, safe="")
 
 
