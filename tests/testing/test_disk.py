@@ -69,8 +69,7 @@ async def test_a_full_disk_refuses_publishers_serves_consumers_and_recovers(bloc
     await broker.publish("orders", b"before")
     disk.fault.full(after="10KiB")
     with pytest.raises(DiskFull):
-        for _ in range(20):
-            await broker.publish("orders", b"x" * 1024)
+        await broker.publish_many("orders", [b"x" * 1024] * 20)
     async with broker.subscribe("orders", group="workers", start="earliest") as messages:
         assert (await anext(messages)).payload == b"before"
     disk.fault.clear()

@@ -46,8 +46,8 @@ class Broker:
 
     ``durability`` says what a receipt promises: "fsync" (on the medium; the default), "interval" (in the operating
     system's page cache, synced every ``interval`` seconds; Redis's everysec is 1 s), "memory" (never synced).
-    ``listen`` starts a server there ("127.0.0.1:0": any port, the same one when it is started again); other keyword arguments are the server's. Raises ``ConfigError``,
-    ``Locked``, ``WrongVersion``.
+    ``listen`` starts a server there ("127.0.0.1:0": any port, and the same one when it is started again); other keyword
+    arguments are the server's. Raises ``ConfigError``, ``Locked``, ``WrongVersion``.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .shapes import day as day
     from .shapes import ramp as ramp
     from .shapes import spike as spike
+    from .tcp_origin import TcpOrigin as TcpOrigin
     from .timeline import Timeline as Timeline
     from .traffic import load as load
     from .virtual import VirtualLoop as VirtualLoop
@@ -37,6 +38,7 @@ _HOMES = {
     "Origin": "origin",
     "Result": "result",
     "Shape": "shapes",
+    "TcpOrigin": "tcp_origin",
     "Timeline": "timeline",
     "VirtualLoop": "virtual",
     "constant": "shapes",

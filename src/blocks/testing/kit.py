@@ -20,6 +20,7 @@ from .front import Front
 from .link import Link
 from .origin import Answer, Origin
 from .result import Result
+from .tcp_origin import Script, TcpOrigin
 from .tenant import Tenant
 from .timeline import Timeline
 from .traffic import load
@@ -125,6 +126,17 @@ class Kit:
     async def origins(self, count: int, answer: Answer | None = None, **settings: Any) -> list[Origin]:
         """``count`` of them; each answers with its name unless told otherwise."""
         return [await self.origin(answer, **settings) for _ in range(count)]
+
+    async def tcp_origin(self, *scripts: Script, name: str | None = None) -> TcpOrigin:
+        """A TCP origin that follows a transcript (``expect PING``, ``send PONG``, a line each) or an async function; see ``TcpOrigin``."""
+        made = TcpOrigin(
+            *scripts,
+            name=name or self._name("tcp-origin"),
+            random=Random(self.random.random()),
+            timeline=self.timeline,
+        )
+        kept: TcpOrigin = await self._keep(made)
+        return kept
 
     async def asgi(self, app: Any, *, name: str | None = None, **settings: Any) -> Origin:
         """An ASGI application as an origin: on a socket, with a journal and faults. Its lifespan is run."""
