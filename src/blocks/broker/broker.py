@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -47,7 +47,8 @@ class Broker:
     ``durability`` says what a receipt promises: "fsync" (on the medium; the default), "interval" (in the operating
     system's page cache, synced every ``interval`` seconds; Redis's everysec is 1 s), "memory" (never synced).
     ``listen`` starts a server there ("127.0.0.1:0": any port, and the same one when it is started again); other keyword
-    arguments are the server's. Raises ``ConfigError``, ``Locked``, ``WrongVersion``.
+    arguments are the server's. ``on_event(kind, detail)`` is told what becomes of messages (published, delivered, returned,
+    dead-letter): for tests and for looking at one broker closely, at some cost for each. Raises ``ConfigError``, ``Locked``, ``WrongVersion``.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Broker:
         cache_bytes: int | str = CACHE_BYTES,
         disk: Disk | None = None,
         grace: float | str = 5.0,
+        on_event: Callable[[str, str], None] | None = None,
         **server_options: Any,
     ) -> None:
         if durability not in get_args(Durability):
@@ -88,6 +90,7 @@ class Broker:
             raise ConfigError("segment_bytes is between 4KiB and 1GiB")
         self._listen = listen
         self._grace = seconds(grace)
+        self._on_event = on_event
         self._server_options = server_options
         self._engine: Engine | None = None
         self._committer: Committer | None = None
@@ -124,6 +127,7 @@ class Broker:
         interval = self._interval if self.durability == "interval" else None
         self._committer = Committer(engine, disk, inline=isinstance(disk, MemoryDisk), interval=interval)
         engine.wake = self._committer.wake
+        engine.told = self._on_event
         self._retention = Retention(engine, disk, self._random)
         self._retention.start()
         try:

@@ -73,6 +73,7 @@ class Engine(Catalog):
         self.drafts: list[Draft] = []  # full ones that wait, before ``draft``
         self.committing: list[Draft] = []
         self.waiting_bytes = 0
+        self.told: Callable[[str, str], None] | None = None  # (kind, detail) of what becomes of messages, for whoever watches
         self.failure: BrokerError | None = None  # why nothing is taken any more
         self.full: BrokerError | None = None  # why nothing is taken for now
         self.delivered = 0
@@ -158,6 +159,8 @@ class Engine(Catalog):
 
     def publish(self, publication: Publication, done: Done) -> None:
         """Take a publisher's frame. ``done`` is called with the receipts when they hold, or at once if all is refused."""
+        if self.told is not None:
+            self.told("published", f"{publication.topic}: {len(publication.payloads)}")
         self.intake.publish(publication, done)
 
     def reply(self, done: Done, receipts: Receipts) -> None:
@@ -364,6 +367,9 @@ class Engine(Catalog):
         queue.newly_blocked.clear()
         if run is not None:
             self.delivered += len(run.indexes)
+            if self.told is not None:
+                again = ", some of them again" if run.redelivered else ""
+                self.told("delivered", f"{queue.topic.name} to {queue.group.name}: {len(run.indexes)}{again}")
         return run
 
     def note_done(self, queue: Queue, offsets: Sequence[int]) -> None:
@@ -399,6 +405,8 @@ class Engine(Catalog):
     ) -> None:
         """These come back after ``made`` deliveries: to be delivered again, or to the dead letters when it is enough."""
         now, wall = self.clock.monotonic(), self.wall()
+        if self.told is not None:
+            self.told("returned", f"{queue.topic.name} {[offset for offset, _ in made]} of {queue.group.name}: {reason}")
         for offset, count in made:
             if len(queue.history) < self.limits.in_flight:
                 queue.history.setdefault(offset, []).append((wall, reason))
@@ -422,6 +430,8 @@ class Engine(Catalog):
 
     def bury(self, queue: Queue, offset: int, made: int, reason: str) -> None:
         """Put a message into the dead letters of its group."""
+        if self.told is not None:
+            self.told("dead-letter", f"{queue.topic.name} [{offset}] of {queue.group.name}: {reason}")
         self.deadletters.bury(queue, offset, made, reason)
 
     # -- the whole -------------------------------------------------------------------------------------------------

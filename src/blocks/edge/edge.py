@@ -59,6 +59,7 @@ class Edge:
     bounds requests to the origin at a time, ``fill_rate`` those that one client causes (``"100/s"``), ``max_variants`` the variants of
     a URL. ``refresh_ahead`` is the last share of a lifetime in which a hot entry is refreshed before it expires. Without
     ``obey_clients`` the Cache-Control of requests counts for nothing, as CDNs have it: a reload then costs the origin nothing.
+    ``on_event(kind, detail)`` is told of fills, purges and origins that fail and return.
 
     Use it as an async context manager, or inside ``serve``/``running``. Raises ``ConfigError`` for settings that make no sense.
     """
@@ -90,6 +91,7 @@ class Edge:
         releases: Any = None,
         clock: Clock = SYSTEM,
         random: Random | None = None,
+        on_event: Callable[[str, str], None] | None = None,
     ) -> None:
         if profile not in ("safe", "rfc"):
             raise ConfigError(f"profile={profile!r} is not one; choose 'safe' or 'rfc'")
@@ -104,6 +106,7 @@ class Edge:
         self.max_variants = max_variants
         self.transforms = tuple(transforms)
         self._obey = obey_clients
+        self._on_event = on_event
         self.releases = releases
         self.parts = _origins(origin)
         self._origins = Origins(list(self.parts), clock.monotonic, self._origin_changed)
@@ -310,6 +313,8 @@ class Edge:
             inform=None if visit.behind else came.inform,
         )  # fmt: skip
         self.counts.fills += 1
+        if self._on_event is not None:
+            self._on_event("fill", f"{came.method} {visit.target}{' behind' if visit.behind else ''}")
         try:
             return await self._origins.ask(asked)
         finally:
@@ -456,6 +461,8 @@ class Edge:
 
     def _note(self, kind: str, detail: str) -> None:
         self.events.append((self.clock.wall(), kind, detail))
+        if self._on_event is not None:
+            self._on_event(kind, detail)
 
 
 def _store(store: Store | str | Path | None, capacity: int, clock: Clock) -> Store | None:

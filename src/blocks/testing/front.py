@@ -83,7 +83,15 @@ class Front(Generic[B]):
 
     async def __call__(self, request: Request) -> Response:
         """As the block, in the process."""
-        return await self.block(request)
+        try:
+            response = await self.block(request)
+        except BaseException as error:
+            self._timeline.note(
+                self.name, f"{request.method} {request.target} -> {type(error).__name__}, in the process"
+            )
+            raise
+        self._timeline.note(self.name, f"{request.method} {request.target} -> {response.status}, in the process")
+        return response
 
     async def request(
         self, method: str, path: str = "/", headers: dict[str, str] | None = None, body: bytes | str = b""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from blocks.core.errors import ConfigError
+from blocks.core.logging import events
 from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
 from blocks.http.upstream import Upstream
@@ -62,8 +63,17 @@ class Kit:
 
     def _bind(self) -> LoopClock:
         if self._clock is None:
-            self._clock = LoopClock(asyncio.get_running_loop())
+            self._clock = LoopClock(asyncio.get_running_loop(), self._jumped)
+            self._stack.callback(events().subscribe(self._logged))
         return self._clock
+
+    def _jumped(self, seconds: float) -> None:
+        self.timeline.note("clock", f"the wall clock jumps {seconds:+g} s")
+
+    def _logged(self, event: dict[str, Any]) -> None:
+        """What blocks log belongs on the timeline, too, but for what came there already."""
+        fields = " ".join(f"{key}={value}" for key, value in event.items() if key not in ("at", "level", "event"))
+        self.timeline.note("log", f"{event['level']} {event['event']} {fields}")
 
     async def close(self) -> None:
         """Stop everything, the last made first. Raises ``TimeoutError`` if that takes more than five seconds."""
@@ -200,14 +210,15 @@ class Kit:
         """A caching edge before an origin, a block, a handler or a URL; ``settings`` are ``Edge``'s. ``disk`` holds its second tier."""
         from blocks.edge import Edge
 
-        shared = self._shared(settings)
+        known = name or self._name("edge")
+        shared = self._shared({"on_event": self._told(known), **settings})
         size = shared.pop("store_size", EDGE_STORE)
 
         def make() -> Edge:
             store = shared.get("store") if disk is None else disk.store(size, self.clock)
             return Edge(self._handler(origin), **{**shared, "store": store, "store_size": size})
 
-        front: Front[Edge] = await self._front(make, name or self._name("edge"))
+        front: Front[Edge] = await self._front(make, known)
         if disk is not None:
             disk.attach(front)
         return front
@@ -222,8 +233,9 @@ class Kit:
         """A broker that listens on a free port, in memory unless given a folder or a ``disk``; ``settings`` are ``Broker``'s."""
         from blocks.broker import Broker
 
+        shared = self._shared({"on_event": self._told(self._name("broker")), **settings})
         volume = disk.for_broker() if isinstance(disk, Disk) else disk
-        broker: Broker = await self._keep(Broker(path, listen=listen, disk=volume, **self._shared(settings)))
+        broker: Broker = await self._keep(Broker(path, listen=listen, disk=volume, **shared))
         if isinstance(disk, Disk):
             disk.attach(Tenant(broker))
         return broker
@@ -251,6 +263,9 @@ class Kit:
         if isinstance(member, Front):
             return member
         return Upstream(member) if isinstance(member, str) else member
+
+    def _told(self, name: str) -> Callable[[str, str], None]:
+        return lambda kind, detail: self.timeline.note(name, f"{kind} {detail}")
 
     def _events(self, name: str, more: Callable[[Any], None] | None) -> Callable[[Any], None]:
         def note(event: Any) -> None:
