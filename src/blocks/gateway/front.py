@@ -10,6 +10,7 @@ from typing import Any
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.config.complaint import Complaint, ConfigErrors
 from blocks.core.config.report import report, report_error
+from blocks.core.config.state import Configuration
 from blocks.core.errors import ConfigError
 from blocks.core.logging import events
 from blocks.http.message import Request, Response
@@ -18,6 +19,8 @@ from .alerts import Alerts
 from .change import Changes, Judgement
 from .config.load import Loaded, Objects, load
 from .gateway import Gateway
+
+_REPORT_WITHIN = 5.0  # seconds that whoever asks for a reload waits for its end
 
 
 class Front:
@@ -41,6 +44,7 @@ class Front:
         self._task: asyncio.Task[Judgement] | None = None
         self._started = False
         self._again = False
+        self._loaded_at = clock.wall()
         self.last_error = ""
 
     @property
@@ -99,6 +103,28 @@ class Front:
         if self._again and self._started:
             self.reload()
 
+    async def reload_now(self) -> dict[str, Any]:
+        """Read the file again and say how that went; a trial that takes longer than ``_REPORT_WITHIN`` goes on by itself (``on-trial``).
+
+        Raises ``ConfigErrors``, and ``ConfigError`` when the trial was lost: the old one is in force.
+        """
+        if self._task is not None and not self._task.done():
+            raise ConfigError("another configuration is being tried; wait for it, or abort it")
+        task = self._task = asyncio.get_running_loop().create_task(self.apply())
+        task.add_done_callback(self._reloaded)
+        await asyncio.wait([task], timeout=_REPORT_WITHIN)
+        if not task.done():
+            return {"status": "on-trial"}
+        judgement = task.result()
+        if judgement.verdict != "promote":
+            raise ConfigError(f"{judgement.verdict}: {judgement.why}")
+        return {"status": "reloaded", "digest": self.loaded.digest}
+
+    def configuration(self) -> Configuration:
+        """What is in force, and what was wrong with the last file that is not."""
+        source = self.loaded.source
+        return Configuration(self.loaded.digest, self._loaded_at, self.last_error, source.tables, source.secrets)
+
     async def apply(self, *, share: float | None = None) -> Judgement:
         """Read the file again and try it; returns when it was promoted or rolled back. Raises ``ConfigErrors``: nothing has changed.
 
@@ -119,6 +145,7 @@ class Front:
         if judgement.verdict == "promote":
             self.last_error = ""
             self.loaded = loaded
+            self._loaded_at = self._clock.wall()
             self.changes.rules = loaded.settings.change
             old, self.alerts = self.alerts, alerts
             if self._started:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from blocks.core.metrics import merge, render
+from blocks.core.metrics import Snapshot, merge, render
 
-from .admin import admin_token, guard, listen
+from .admin import listen
+from .guard import guard, read_token
 from .options import Serving
 
 _PATIENCE = aiohttp.ClientTimeout(total=30)
@@ -31,10 +33,16 @@ async def fan_out(
     loop.add_reader(lifeline, stopping.set)
     assert serving.admin is not None
     sessions = [aiohttp.ClientSession(connector=aiohttp.UnixConnector(path), timeout=_PATIENCE) for path in workers]
-    app = web.Application(middlewares=[guard(admin_token(serving))], client_max_size=_BODY)
+    app = web.Application(
+        middlewares=[guard(read_token(serving.admin, serving.admin_token_file))], client_max_size=_BODY
+    )
     asker = _Asker(sessions)
     app.router.add_get("/livez", asker.livez)
+    app.router.add_get("/readyz", asker.readyz)
     app.router.add_get("/metrics", asker.metrics)
+    app.router.add_get("/metrics.json", asker.metrics_json)
+    app.router.add_get("/config", asker.config)
+    app.router.add_post("/v1/drain", asker.drain)
     app.router.add_get("/events", asker.events)
     app.router.add_route("*", "/{path:.*}", asker.all)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
@@ -54,15 +62,50 @@ class _Asker:
 
     def __init__(self, sessions: Sequence[aiohttp.ClientSession]) -> None:
         self._sessions = sessions
+        self._leaving = False
+        self._parent = os.getppid()
 
     async def livez(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "live", "workers": len(self._sessions)})
 
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Ready as long as one worker is: the kernel gives the connections of one that is away to the others."""
+        answers = await self._ask("GET", request.path_qs, b"", {})
+        ready = sum(status == 200 for status, _ in answers)
+        body = {
+            "status": "ready" if ready else "not-ready",
+            "ready": ready,
+            "workers": [{"status": code, "body": said} for code, said in answers],
+        }
+        return web.json_response(body, status=200 if ready else 503)
+
     async def metrics(self, request: web.Request) -> web.Response:
         """The sum over workers, so that a scrape sees one process."""
-        answers = [body for status, body in await self._ask("GET", "/metrics.json", b"", {}) if status == 200]
-        text = render(merge(answers)) if answers else ""
-        return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.Response(
+            text=render(await self._merged()), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    async def metrics_json(self, request: web.Request) -> web.Response:
+        """The same sum as data."""
+        return web.json_response(await self._merged())
+
+    async def _merged(self) -> Snapshot:
+        answers = await self._ask("GET", "/metrics.json", b"", {})
+        return merge([body for status, body in answers if status == 200])
+
+    async def config(self, request: web.Request) -> web.Response:
+        """What the first worker that answers has: all were started with the same."""
+        answers = await self._ask("GET", "/config", b"", {})
+        status, body = min(answers, key=lambda answer: answer[0])
+        return web.json_response(body, status=status)
+
+    async def drain(self, request: web.Request) -> web.Response:
+        """The parent stops all of them: a worker that left by itself would be replaced."""
+        parent = os.getppid()
+        if not self._leaving and parent == self._parent:
+            self._leaving = True
+            asyncio.get_running_loop().call_later(0.05, os.kill, parent, signal.SIGTERM)  # the answer leaves first
+        return web.json_response({"status": "draining"}, status=202)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Every worker's events in one stream, each with the worker's number, until the reader leaves or all workers have ended."""

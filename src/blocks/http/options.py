@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
@@ -52,7 +52,7 @@ LISTENER = _Quantity("host:port", _listener)
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a process listens: what ``serving_options`` reads from the command line."""
+    """How a process listens: what ``serving_options`` reads from the command line. ``settings`` are all flags of the command, as given."""
 
     listen: tuple[str, ...] = ("127.0.0.1:8080",)
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -68,6 +68,7 @@ class Serving:
     tls_key: tuple[str, ...] = ()
     tls_client_ca: str | None = None
     drain: float = 10.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 _DEFAULTS = Timeouts()
@@ -155,6 +156,7 @@ def serving_options(default_listen: str) -> Callable[[Callable[..., Any]], Calla
 
 def _collect(flags: dict[str, Any], default_listen: str) -> Serving:
     """Take the shared flags out of ``flags``."""
+    settings = dict(flags)
     certificates, keys = flags.pop("tls_cert"), flags.pop("tls_key")
     if len(certificates) != len(keys):
         raise click.UsageError(
@@ -184,6 +186,7 @@ def _collect(flags: dict[str, Any], default_listen: str) -> Serving:
         tls_key=keys,
         tls_client_ca=client_ca,
         drain=flags.pop("drain_timeout"),
+        settings=settings,
     )
 
 

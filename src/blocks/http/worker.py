@@ -12,11 +12,14 @@ from contextlib import AsyncExitStack
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from blocks.core.clock import SYSTEM
+from blocks.core.config.state import Configuration, digest_of
 from blocks.core.errors import ConfigError
 from blocks.core.logging import events
 from blocks.core.notify import Notifier
 
-from .handler import Handler
+from .handler import Handler, walk
+from .meter import Meter
 from .options import Serving
 from .server import LAST_CALL, Server
 from .service import Observer
@@ -31,8 +34,12 @@ if TYPE_CHECKING:
 FINE, FAILURE, USAGE, CONFIGURATION, CANNOT_BIND, DRAIN_TIMED_OUT = range(6)
 """Exit codes."""
 
-Extend = Callable[["web.Application", Handler], None]
+Extend = Callable[["web.Application", Any], None]  # with the composition whose block the routes are about
 Ready = Callable[[dict[str, Any]], None]
+
+
+def _nothing() -> None:
+    """A handler without settings of its own has nothing to reload."""
 
 
 class Place(NamedTuple):
@@ -70,6 +77,9 @@ class Worker:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reloads: list[Callable[[], None]] = []
+        self._loaded = SYSTEM.wall()
+        self._last_error = ""
+        self._meter: Meter | None = None
 
     async def run(self) -> int:
         """Serve. Raises ``ConfigError`` and ``CannotBind`` before it is ready, nothing of the kind afterwards."""
@@ -101,12 +111,47 @@ class Worker:
     def reload(self) -> None:
         """Reload certificates and the handler's own settings, reopen the log."""
         self._notifier.reloading()
-        for reload in self._reloads:
+        self._reload([*self._reloads, getattr(self._handler, "reload", _nothing)])
+        self._notifier.ready()
+
+    async def reload_now(self) -> dict[str, Any]:
+        """The same, and how it went. Raises ``ConfigError`` when something old stays in force; the rest is reloaded all the same."""
+        self._notifier.reloading()
+        try:
+            own = getattr(self._handler, "reload_now", None)
+            told: dict[str, Any] = {"status": "reloaded"}
+            wrong = self._reload(self._reloads if own else [*self._reloads, getattr(self._handler, "reload", _nothing)])
+            if own is not None:
+                told |= await own()
+            if wrong:
+                raise wrong[0]
+            return told
+        finally:
+            self._notifier.ready()
+
+    def _reload(self, reloads: Sequence[Callable[[], None]]) -> list[ConfigError]:
+        wrong = []
+        for reload in reloads:
             try:
                 reload()
             except ConfigError as error:  # the old one stays in force, and the others still reload
                 events().error("reload-failed", error=str(error))
-        self._notifier.ready()
+                wrong.append(error)
+        self._last_error = "; ".join(str(error) for error in wrong)
+        self._loaded = self._loaded if wrong else SYSTEM.wall()
+        return wrong
+
+    def configuration(self) -> Configuration:
+        """What is in force: the flags, and what the handler read from a file."""
+        own = next((part for part in walk(self._handler) if hasattr(part, "configuration")), None)
+        flags = self._serving.settings
+        if own is None:
+            return Configuration(digest_of(flags), self._loaded, self._last_error, flags)
+        found: Configuration = own.configuration()
+        return found._replace(
+            tables={**flags, "file": found.tables},
+            last_error="; ".join(filter(None, (self._last_error, found.last_error))),
+        )
 
     def _listen_to_signals(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
@@ -142,12 +187,12 @@ class Worker:
 
     def _server(self, certificates: Certificates | None, observer: Observer | None) -> Server:
         serving, place = self._serving, self._place
-        handler = self._build()
-        reload = getattr(handler, "reload", None)
-        if reload is not None:
-            self._reloads.append(reload)
+        self._handler = self._build()
+        if serving.admin is not None:
+            self._meter = Meter(asyncio.get_running_loop().time, observer)
+            observer = self._meter.observe
         return Server(
-            handler,
+            self._handler,
             *(serving.listen if place is None else place.addresses),
             tls=certificates.context if certificates is not None else None,
             limits=serving.limits,
@@ -164,11 +209,25 @@ class Worker:
         """Where the admin API listens; None without one."""
         if self._serving.admin is None:
             return None
-        from .admin import Admin
+        from .admin import Admin, Subject
 
-        admin = Admin(self._block, server, self._serving, self._extend)
-        admin.on_drain = self.stop
-        return await stack.enter_async_context(admin)
+        service, meter = server.service, self._meter
+        assert service is not None
+        assert meter is not None
+        subject = Subject(
+            self._block,
+            roots=lambda: (self._handler,),
+            services=lambda: {"": service},
+            meters=lambda: {"": meter},
+            listen=lambda: server.addresses,
+            settings=lambda: self.configuration().tables,
+            secrets=lambda: self.configuration().secrets,
+            facts=lambda: self.configuration().facts,
+            draining=lambda: service.draining,
+            drain=self.stop,
+            reload=self.reload_now,
+        )
+        return await stack.enter_async_context(Admin(subject, self._serving, self._extend))
 
     async def _drain(self, server: Server) -> int:
         """Let requests finish until all are done, the time is up, or somebody is in a hurry."""

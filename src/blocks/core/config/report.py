@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from .complaint import Complaint, ConfigErrors, dotted
 from .places import nearest
@@ -34,3 +35,13 @@ def report(complaints: Iterable[Complaint], source: Source | None, name: str) ->
 def report_error(error: ConfigErrors, name: str) -> str:
     """Everything that a ``ConfigErrors`` holds."""
     return report(error.complaints, error.source, name)
+
+
+def rows_of(error: ConfigErrors, name: str) -> list[dict[str, Any]]:
+    """The same for programs: ``file``, ``line`` and ``column`` where they are known, ``level``, ``key``, ``message``."""
+    rows: list[dict[str, Any]] = []
+    for one in error.complaints:
+        place = nearest(error.source.places, one.at) if error.source is not None else None
+        where = {"line": place.line, "column": place.column} if place is not None else {}
+        rows.append({"file": name, **where, "level": one.level, "key": dotted(one.at), "message": one.message})
+    return rows
