@@ -11,12 +11,12 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-import blocks
 from blocks.core.clock import SYSTEM
 from blocks.core.config.complaint import ConfigErrors
 from blocks.core.config.report import report_error, rows_of
@@ -181,7 +181,7 @@ class Admin:
         return web.json_response(
             {
                 "block": subject.block,
-                "version": blocks.__version__,
+                "version": _version(),
                 "pid": os.getpid(),
                 "listen": list(subject.listen()),
                 "started": round(self._started, 3),
@@ -246,6 +246,16 @@ class Admin:
             return web.json_response(dict(await self._subject.reload()))
         except ConfigError as error:
             return web.json_response(refusal(error), status=422)
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("blocks")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "unknown"
 
 
 def refusal(error: ConfigError) -> dict[str, Any]:
