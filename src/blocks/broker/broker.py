@@ -39,6 +39,7 @@ from .message import (
     TopicOptions,
 )
 from .retention import Retention
+from .standing import Standing
 
 
 class Broker:
@@ -48,7 +49,7 @@ class Broker:
     system's page cache, synced every ``interval`` seconds; Redis's everysec is 1 s), "memory" (never synced).
     ``listen`` starts a server there ("127.0.0.1:0": any port, and the same one when it is started again); other keyword
     arguments are the server's. ``on_event(kind, detail)`` is told what becomes of messages (published, delivered, returned,
-    dead-letter): for tests and for looking at one broker closely, at some cost for each. Raises ``ConfigError``, ``Locked``, ``WrongVersion``.
+    dead-letter), for tests and for looking at one broker closely. Raises ``ConfigError``, ``Locked``, ``WrongVersion``.
     """
 
     def __init__(
@@ -221,6 +222,10 @@ class Broker:
         if self._retention is None:
             raise Closed("the broker was not started")
         return self._retention
+
+    def topic(self, name: str) -> Standing:
+        """How the topic stands now: ``broker.topic("orders").lag("billing")``."""
+        return Standing(self.engine, name)
 
     @property
     def url(self) -> str:

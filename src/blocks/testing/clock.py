@@ -29,10 +29,9 @@ class LoopClock:
 
     def jump(self, by: float | str) -> None:
         """Set the wall clock forwards by ``"2h"``, or back by ``"-2h"``, without time passing."""
-        if isinstance(by, str):
-            step = seconds_of(by.lstrip("+-")) * (-1 if by.startswith("-") else 1)
-        else:
-            step = float(by)
+        back = isinstance(by, str) and by.startswith("-")
+        step = seconds_of(by.lstrip("+-")) if isinstance(by, str) else float(by)
+        step = -step if back else step
         self._offset += step
         if self._jumped is not None:
             self._jumped(step)

@@ -76,11 +76,6 @@ class Front(Generic[B]):
         """How well the block is."""
         return status_of(self.block)
 
-    @property
-    def healthy(self) -> int:
-        """How many endpoints of a balancer may get requests."""
-        return sum(endpoint.usable for endpoint in self.block.endpoints)  # type: ignore[attr-defined]  # a balancer's
-
     async def __call__(self, request: Request) -> Response:
         """As the block, in the process."""
         try:

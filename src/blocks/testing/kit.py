@@ -18,6 +18,7 @@ from blocks.http.upstream import Upstream
 from .clock import LoopClock
 from .disk import Disk
 from .front import Front
+from .fronts import BalancerFront, EdgeFront, GatewayFront
 from .link import Link
 from .origin import Answer, Origin
 from .result import Result
@@ -168,13 +169,13 @@ class Kit:
 
     async def serve(self, handler: Handler, *, name: str | None = None) -> Front[Any]:
         """Any handler on a free port."""
-        return await self._front(lambda: handler, name or self._name("server"))
+        front: Front[Any] = await self._front(lambda: handler, name or self._name("server"))
+        return front
 
-    async def _front(self, make: Callable[[], Any], name: str) -> Front[Any]:
-        front: Front[Any] = Front(make, name, self.clock, self.timeline)
-        return await self._keep(front)  # type: ignore[no-any-return]  # the front itself
+    async def _front(self, make: Callable[[], Any], name: str, kind: type[Front[Any]] = Front) -> Any:
+        return await self._keep(kind(make, name, self.clock, self.timeline))
 
-    async def balancer(self, *members: Any, name: str | None = None, **settings: Any) -> Front[LoadBalancer]:
+    async def balancer(self, *members: Any, name: str | None = None, **settings: Any) -> BalancerFront:
         """A load balancer over origins, other blocks, handlers or URLs; ``settings`` are ``LoadBalancer``'s."""
         from blocks.balancer import LoadBalancer
 
@@ -185,9 +186,10 @@ class Kit:
         def make() -> LoadBalancer:
             return LoadBalancer([self._handler(member) for member in members], name=known, **settings)
 
-        return await self._front(make, known)
+        front: BalancerFront = await self._front(make, known, BalancerFront)
+        return front
 
-    async def gateway(self, *routes: Any, name: str | None = None, **settings: Any) -> Front[Gateway]:
+    async def gateway(self, *routes: Any, name: str | None = None, **settings: Any) -> GatewayFront:
         """A gateway over routes: ``route("/api", …)``, or a mapping of templates to members. ``settings`` are ``Gateway``'s."""
         from blocks.gateway import Gateway, route
 
@@ -202,11 +204,12 @@ class Kit:
                     flat.append(given)
             return Gateway(*flat, **shared)
 
-        return await self._front(make, name or self._name("gateway"))
+        front: GatewayFront = await self._front(make, name or self._name("gateway"), GatewayFront)
+        return front
 
     async def edge(
         self, origin: Any, *, disk: Disk | None = None, name: str | None = None, **settings: Any
-    ) -> Front[Edge]:
+    ) -> EdgeFront:
         """A caching edge before an origin, a block, a handler or a URL; ``settings`` are ``Edge``'s. ``disk`` holds its second tier."""
         from blocks.edge import Edge
 
@@ -218,7 +221,7 @@ class Kit:
             store = shared.get("store") if disk is None else disk.store(size, self.clock)
             return Edge(self._handler(origin), **{**shared, "store": store, "store_size": size})
 
-        front: Front[Edge] = await self._front(make, known)
+        front: EdgeFront = await self._front(make, known, EdgeFront)
         if disk is not None:
             disk.attach(front)
         return front
