@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blocks import Response
-from blocks.core.errors import ConfigError
+from blocks.core.errors import ConfigError, UpstreamFault
 from blocks.core.logging import events
 
 
@@ -50,13 +50,13 @@ async def test_how_much_of_a_limit_is_left(blocks):
     for _ in range(4):
         assert (await gateway.get("/a", {"x-user": "ann"})).status == 200
     limiter = gateway.limiter("orders")
-    assert (limiter.level("ann"), limiter.level("bob")) == (pytest.approx(6), 10)
+    assert (limiter.level("ann"), limiter.level("bob")) == (6, 10)
     assert limiter.full_in("ann") == pytest.approx(4 * 360, abs=1)
     for _ in range(8):
         await gateway.get("/a", {"x-user": "ann"})
     assert limiter.refusals == 2
     await blocks.clock.sleep("30min")
-    assert limiter.level("ann") == pytest.approx(5)
+    assert limiter.level("ann") == pytest.approx(5, abs=0.01)
     with pytest.raises(ConfigError, match="not one limit"):
         gateway.limiter()
 
@@ -83,7 +83,7 @@ async def test_blocks_start_again_on_their_port_and_have_forgotten(blocks):
     url = edge.url
     await edge.get("/page")
     await edge.crash()
-    with pytest.raises(OSError):
+    with pytest.raises(UpstreamFault, match="refused"):
         await blocks.get(url, "/page")
     await edge.restart()
     assert edge.url == url
@@ -142,7 +142,6 @@ async def test_a_jump_of_the_wall_clock_moves_dates_and_no_durations(blocks):
         await broker.publish("jobs", b"now")
         held = await anext(messages)
         blocks.clock.jump("25h")
-        broker.tick()
         assert (await anext(messages)).payload == b"tomorrow"  # a date has come
         assert held.attempt == 1
         assert edge.entry("/page").fresh  # a duration has not passed

@@ -73,7 +73,9 @@ class Engine(Catalog):
         self.drafts: list[Draft] = []  # full ones that wait, before ``draft``
         self.committing: list[Draft] = []
         self.waiting_bytes = 0
-        self.told: Callable[[str, str], None] | None = None  # (kind, detail) of what becomes of messages, for whoever watches
+        self.told: Callable[[str, str], None] | None = (
+            None  # (kind, detail) of what becomes of messages, for whoever watches
+        )
         self.failure: BrokerError | None = None  # why nothing is taken any more
         self.full: BrokerError | None = None  # why nothing is taken for now
         self.delivered = 0
@@ -406,7 +408,9 @@ class Engine(Catalog):
         """These come back after ``made`` deliveries: to be delivered again, or to the dead letters when it is enough."""
         now, wall = self.clock.monotonic(), self.wall()
         if self.told is not None:
-            self.told("returned", f"{queue.topic.name} {[offset for offset, _ in made]} of {queue.group.name}: {reason}")
+            self.told(
+                "returned", f"{queue.topic.name} {[offset for offset, _ in made]} of {queue.group.name}: {reason}"
+            )
         for offset, count in made:
             if len(queue.history) < self.limits.in_flight:
                 queue.history.setdefault(offset, []).append((wall, reason))
