@@ -177,9 +177,10 @@ async def test_the_back_door_answers_this_machine_only() -> None:
             async with session.get(door.url + path, headers=headers) as response:
                 return response.status, await response.text()
 
-        assert await get("/livez") == (200, "ok\n")
-        assert await get("/readyz") == (200, "open\n")
-        assert json.loads((await get("/readyz?verbose"))[1])["status"] == "OPEN"
+        assert await get("/livez") == (200, '{"status": "live"}')
+        assert json.loads((await get("/readyz?verbose"))[1])["health"] == "OPEN"
+        assert json.loads((await get("/v1/status"))[1])["block"] == "broker"
+        assert json.loads((await get("/v1/broker"))[1])["published"] == 1
         async with broker.subscribe("t", group='odd"one', start="earliest"):
             text = (await get("/metrics"))[1]
         families = {family.name: family for family in text_string_to_metric_families(text)}
@@ -188,8 +189,10 @@ async def test_the_back_door_answers_this_machine_only() -> None:
         (lag,) = families["blocks_broker_group_lag"].samples
         assert (lag.labels, lag.value) == ({"group": 'odd"one'}, 1)
         assert [row["topic"] for row in json.loads((await get("/topics"))[1])] == ["t"]
+        assert [row["topic"] for row in json.loads((await get("/v1/broker/topics?limit=1"))[1])] == ["t"]
         assert [row["group"] for row in json.loads((await get("/groups"))[1])] == ['odd"one']
-        assert (await get("/livez", Host="evil.example"))[0] == 403
+        assert (await get("/lag?group=nobody"))[0] == 404
+        assert (await get("/livez", Host="evil.example"))[0] == 421
         assert (await get("/livez", Origin="http://evil.example"))[0] == 403
 
 

@@ -13,6 +13,7 @@ from .topics import check_pattern, check_topic, matches
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .group import Group
     from .topic import Topic
 
 
@@ -26,37 +27,41 @@ class Administration:
 
     def topics(self, pattern: str = ">") -> list[dict[str, Any]]:
         """Each topic with its offsets, bytes, groups and options; the broker's own only if the pattern spells ``$…``."""
-        engine = self._engine()
-        every = pattern == ">"
-        return [
-            {
-                "topic": topic.name,
-                "first": topic.first,
-                "next": topic.committed,
-                "messages": topic.committed - topic.first,
-                "bytes": topic.size,
-                "scheduled": len(topic.scheduled or ()),
-                "groups": sorted(q.group.name for q in topic.queues if q.group.durable),
-                "options": asdict(topic.options),
-            }
-            for topic in list(engine.topic_named.values())
-            if every or matches(pattern, topic.name)
-        ]
+        return [self.describe_topic(topic) for topic in self.topics_named(pattern)]
+
+    def topics_named(self, pattern: str = ">") -> list[Topic]:
+        """The topics that ``pattern`` matches."""
+        known = list(self._engine().topic_named.values())
+        return known if pattern == ">" else [topic for topic in known if matches(pattern, topic.name)]
+
+    def describe_topic(self, topic: Topic) -> dict[str, Any]:
+        """One row of ``topics``."""
+        return {
+            "topic": topic.name,
+            "first": topic.first,
+            "next": topic.committed,
+            "messages": topic.committed - topic.first,
+            "bytes": topic.size,
+            "scheduled": len(topic.scheduled or ()),
+            "groups": sorted(q.group.name for q in topic.queues if q.group.durable),
+            "options": asdict(topic.options),
+        }
 
     def groups(self) -> list[dict[str, Any]]:
         """Each durable group with its patterns, members and what waits for it."""
-        return [
-            {
-                "group": group.name,
-                "patterns": dict(group.patterns),
-                "members": len(group.members),
-                "waiting": sum(queue.backlog for queue in group.queues.values()),
-                "in_flight": sum(len(queue.leased) for queue in group.queues.values()),
-                "max_deliveries": group.max_deliveries,
-                "dead_letter": group.dead_letter,
-            }
-            for group in self._engine().group_named.values()
-        ]
+        return [self.describe_group(group) for group in self._engine().group_named.values()]
+
+    def describe_group(self, group: Group) -> dict[str, Any]:
+        """One row of ``groups``."""
+        return {
+            "group": group.name,
+            "patterns": dict(group.patterns),
+            "members": len(group.members),
+            "waiting": sum(queue.backlog for queue in group.queues.values()),
+            "in_flight": sum(len(queue.leased) for queue in group.queues.values()),
+            "max_deliveries": group.max_deliveries,
+            "dead_letter": group.dead_letter,
+        }
 
     def lag(self, group: str | None = None) -> list[dict[str, Any]]:
         """For each group (or one) and topic: its cursor, the topic's end, and how many messages are not done."""

@@ -1,124 +1,132 @@
-"""Health, metrics and lists of one broker over HTTP, for its operator: GET only, and only to this machine.
+"""What the broker adds to the admin API, and that API for a broker by itself: topics, groups, lag, counters.
 
-``/livez`` and ``/readyz`` (503 when it takes nothing), ``/metrics`` (Prometheus text), ``/topics``, ``/groups``, ``/lag``, ``/stats``.
+Who may ask is the admin API's affair (``blocks.http.guard``): this machine, or whoever shows the token.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from blocks.core.errors import ConfigError
-from blocks.core.status import Status
+from blocks.http.options import Serving
 
-from .address import Address
 from .errors import BrokerError
-from .security import is_loopback
+from .readings import readings
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from blocks.http.admin import Admin, Subject
+
     from .broker import Broker
 
-
-LABELS = 100  # groups with a lag of their own in /metrics
-_COUNTERS = frozenset({"published", "duplicates", "refused", "delivered", "acked", "dead_letters", "scheduled"})
+_MOST = 1000  # rows of one answer, unless asked for fewer
 
 
 class BackDoor:
-    """Listens on ``listen``, which must be loopback, while its context is open. Raises ``ConfigError``."""
+    """The admin API of ``broker``, listening on ``listen`` while its context is open. Raises ``ConfigError``, ``CannotBind``.
 
-    def __init__(self, broker: Broker, *, listen: str) -> None:
-        self._broker = broker
-        self._address = Address.parse(listen)
-        if not is_loopback(self._address.host):
-            raise ConfigError(f"the admin address {listen} must be on this machine: it asks nobody who they are")
-        self._runner: web.AppRunner | None = None
+    Off loopback it needs ``token_file``. ``subject`` says more about the process than that there is a broker in it.
+    """
+
+    def __init__(
+        self, broker: Broker, *, listen: str, token_file: str | None = None, subject: Subject | None = None
+    ) -> None:
+        from blocks.http.admin import Admin, Subject
+
+        self._address = listen
+        serving = Serving(admin=listen, admin_token_file=token_file)
+        subject = subject or Subject("broker", lambda: (broker,))
+        self._admin: Admin = Admin(subject, serving, lambda app, root: add_routes(app, broker))
 
     @property
     def url(self) -> str:
         """Where it listens, with the real port."""
-        return f"http://{self._address}"
+        return self._address if self._address.startswith("unix:") else f"http://{self._address}"
 
     async def __aenter__(self) -> BackDoor:
-        from aiohttp import web
-
-        app = web.Application()
-        for path, answer in _ANSWERS.items():
-            app.router.add_get(path, self._handler(answer))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._address.host, self._address.port)
-        await site.start()
-        self._address = self._address.with_port(self._runner.addresses[0][1])
+        self._address = await self._admin.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    def _handler(
-        self, answer: Callable[[Any, Any], tuple[int, Any]]
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def handle(request: web.Request) -> web.Response:
-            from aiohttp import web
-
-            host = request.host.rpartition(":")[0] or request.host
-            if not is_loopback(host.strip("[]")) or "Origin" in request.headers:
-                return web.Response(status=403, text="for this machine only\n")
-            try:
-                status, value = answer(self._broker.engine, request.query)
-            except BrokerError as error:
-                status, value = error.status, {"error": error.code, "message": str(error)}
-            if isinstance(value, str):
-                return web.Response(status=status, text=value)
-            return web.Response(status=status, text=json.dumps(value), content_type="application/json")
-
-        return handle
+        await self._admin.__aexit__(kind, error, trace)
 
 
-def _livez(engine: Any, query: Any) -> tuple[int, Any]:
-    return 200, "ok\n"
+def add_routes(app: web.Application, broker: Broker) -> None:
+    """``/v1/broker`` and what is below it; ``/topics``, ``/groups``, ``/lag`` and ``/stats`` are the same."""
+    from blocks.http.admin import METRICS
+
+    doors = _Doors(broker)
+    for path, answer in (
+        ("topics", doors.topics),
+        ("groups", doors.groups),
+        ("lag", doors.lag),
+        ("stats", doors.stats),
+    ):
+        app.router.add_get(f"/v1/broker/{path}", _answering(answer))
+        app.router.add_get(f"/{path}", _answering(answer))
+    app.router.add_get("/v1/broker", _answering(doors.show))
+    app[METRICS].collect(lambda: readings(broker))
 
 
-def _readyz(engine: Any, query: Any) -> tuple[int, Any]:
-    status = 503 if engine.status is Status.CLOSED else 200
-    if "verbose" in query:
-        return status, {"status": engine.status.name, "damage": list(engine.damage)}
-    return status, f"{engine.status.name.lower()}\n"
+_Answer = Callable[["web.Request"], "web.Response"]
 
 
-def _metrics(engine: Any, query: Any) -> tuple[int, Any]:
-    lines = []
-    for name, value in engine.stats().items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            kind, full = ("counter", f"{name}_total") if name in _COUNTERS else ("gauge", name)
-            lines.append(f"# TYPE blocks_broker_{full} {kind}\nblocks_broker_{full} {value}\n")
-    lines.append(f"# TYPE blocks_broker_status gauge\nblocks_broker_status {int(engine.status)}\n")
-    lags: dict[str, int] = {}
-    for row in engine.lag():
-        if row["group"] in lags or len(lags) < LABELS:
-            lags[row["group"]] = lags.get(row["group"], 0) + row["lag"]
-    if lags:
-        lines.append("# TYPE blocks_broker_group_lag gauge\n")
-        lines += [f'blocks_broker_group_lag{{group="{_escaped(group)}"}} {lag}\n' for group, lag in lags.items()]
-    return 200, "".join(lines)
+def _answering(answer: _Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """A route whose refusals are JSON, too."""
+
+    async def handle(request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        try:
+            return answer(request)
+        except BrokerError as error:
+            return web.json_response({"error": error.code, "message": str(error)}, status=error.status)
+
+    return handle
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+class _Doors:
+    """The routes. Lists come in pages (``?offset=&limit=``), and only the rows of a page are worked out."""
 
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
 
-_ANSWERS: dict[str, Callable[[Any, Any], tuple[int, Any]]] = {
-    "/livez": _livez,
-    "/readyz": _readyz,
-    "/metrics": _metrics,
-    "/topics": lambda engine, query: (200, engine.topics(query.get("pattern", ">"))),
-    "/groups": lambda engine, query: (200, engine.groups()),
-    "/lag": lambda engine, query: (200, engine.lag(query.get("group"))),
-    "/stats": lambda engine, query: (200, engine.stats()),
-}
+    def show(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        broker = self._broker
+        body: dict[str, Any] = {
+            "name": getattr(broker, "name", "broker"),
+            "data": str(broker.path),
+            "health": broker.status.name,
+            "damage": list(broker.engine.damage)[:_MOST],
+            "connections": 0 if broker.server is None else broker.server.connections,
+        }
+        return web.json_response({**body, **broker.engine.stats()})
+
+    def topics(self, request: web.Request) -> web.Response:
+        from blocks.http.admin import page
+
+        engine = self._broker.engine
+        found = engine.topics_named(request.query.get("pattern", ">"))
+        return page(request, found, _MOST, describe=engine.describe_topic)
+
+    def groups(self, request: web.Request) -> web.Response:
+        from blocks.http.admin import page
+
+        engine = self._broker.engine
+        return page(request, list(engine.group_named.values()), _MOST, describe=engine.describe_group)
+
+    def lag(self, request: web.Request) -> web.Response:
+        from blocks.http.admin import page
+
+        return page(request, self._broker.engine.lag(request.query.get("group")), _MOST)
+
+    def stats(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        return web.json_response(self._broker.engine.stats())

@@ -30,7 +30,9 @@ _duration, _size = _quantity(seconds), _quantity(size)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--listen", default="127.0.0.1:7400", show_default=True, help="HOST:PORT for clients; port 0 takes any.")
+@click.option(
+    "--listen", default="127.0.0.1:7400", show_default=True, help="HOST:PORT for clients, or fd:NAME; port 0 takes any."
+)
 @click.option("--data", metavar="DIR", help="Where the log is kept; :memory: keeps nothing.")
 @click.option("--durability", type=click.Choice(["fsync", "interval", "memory"]), default="fsync", show_default=True)
 @click.option(
@@ -42,6 +44,7 @@ _duration, _size = _quantity(seconds), _quantity(size)
 )
 @click.option("--http", metavar="HOST:PORT", help="Also listen for HTTP: publish, pull, SSE.")
 @click.option("--admin", metavar="HOST:PORT", help="Health, metrics and lists over HTTP.")
+@click.option("--admin-token-file", metavar="FILE", help="File with the admin API's bearer token; needed off loopback.")
 @click.option("--ports-file", metavar="FILE", help="Write the line that says ready to FILE too.")
 @click.option("--token-file", metavar="FILE", help="Users and tokens; needed off loopback.")
 @click.option("--tls-cert", metavar="FILE", help="PEM certificate (chain).")

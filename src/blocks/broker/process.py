@@ -11,12 +11,12 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blocks.core.activation import is_inherited
-from blocks.core.errors import ConfigError
+from blocks.core.errors import BlocksError, ConfigError
 from blocks.core.notify import Notifier
 
 from .address import Address
@@ -35,6 +35,7 @@ class Settings:
     listen: str = "127.0.0.1:7400"
     http: str | None = None
     admin: str | None = None
+    admin_token_file: str | None = None
     durability: Durability = "fsync"
     token_file: str | None = None
     tls_cert: str | None = None
@@ -77,8 +78,10 @@ async def serve(settings: Settings) -> int:
             ready = {"event": "ready", "block": "broker", "pid": os.getpid(), "url": server.url}
             ready["listen"] = server.url.rpartition("/")[2]
             ready["port"] = Address.parse(str(ready["listen"])).port
-            await _open_doors(stack, settings, broker, guard, ready)
+            await _open_doors(stack, settings, broker, server, guard, ready, stop)
         except OSError as error:
+            if isinstance(error, BlocksError):  # the admin API's listener says it all
+                raise CannotBind(error.strerror) from error
             raise CannotBind(f"cannot listen on {settings.listen}: {error.strerror or error}") from error
         if broker.engine.damage:
             ready["damage"] = list(broker.engine.damage)
@@ -101,7 +104,13 @@ async def serve(settings: Settings) -> int:
 
 
 async def _open_doors(
-    stack: AsyncExitStack, settings: Settings, broker: Any, guard: Any, ready: dict[str, Any]
+    stack: AsyncExitStack,
+    settings: Settings,
+    broker: Any,
+    server: Any,
+    guard: Any,
+    ready: dict[str, Any],
+    stop: asyncio.Event,
 ) -> None:
     """The HTTP listeners and the webhooks that are asked for; their addresses go into ``ready``."""
     if settings.http is not None:
@@ -114,13 +123,33 @@ async def _open_doors(
     if settings.admin is not None:
         from .backdoor import BackDoor
 
-        back = await stack.enter_async_context(BackDoor(broker, listen=settings.admin))
-        ready["admin"] = back.url
+        subject = _subject(settings, broker, server, stop)
+        back = BackDoor(broker, listen=settings.admin, token_file=settings.admin_token_file, subject=subject)
+        ready["admin"] = (await stack.enter_async_context(back)).url
     if settings.webhooks is not None:
         from .push import read_webhooks
 
         for push in read_webhooks(broker, settings.webhooks):
             await stack.enter_async_context(push)
+
+
+def _subject(settings: Settings, broker: Any, server: Any, stop: asyncio.Event) -> Any:
+    """What the admin API is about: this broker, and the flags that it was started with."""
+    from blocks.core.config.state import Configuration, digest_of
+    from blocks.http.admin import Subject
+
+    flags = asdict(settings)
+    flags |= flags.pop("broker")
+    own = Configuration(digest_of(flags), broker.clock.wall(), "", flags)
+    return Subject(
+        "broker",
+        roots=lambda: (broker,),
+        listen=lambda: [server.url.rpartition("/")[2]],
+        settings=lambda: own.tables,
+        facts=lambda: own.facts,
+        draining=stop.is_set,
+        drain=stop.set,
+    )
 
 
 def _announce(settings: Settings, ready: dict[str, Any]) -> None:
