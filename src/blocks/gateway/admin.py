@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from blocks.core.errors import ConfigError
-from blocks.http.admin import part_of
+from blocks.http.admin import page, part_of
 from blocks.http.handler import Handler
 
 from .documents import openapi
@@ -54,24 +54,7 @@ class _Doors:
         return web.json_response(body)
 
     async def routes(self, request: web.Request) -> web.Response:
-        rows: list[dict[str, Any]] = []
-        for route, lane in self._front.gateway.snapshot.lanes.items():
-            figures = lane.figures
-            p50, p99 = figures.durations.quantiles((0.5, 0.99))
-            rows.append(
-                {
-                    "route": route.name,
-                    "path": route.template.text,
-                    "steps": list(lane.plan.names),
-                    "service": service_name(lane),
-                    "requests": figures.requests,
-                    "errors": figures.classes[5] + figures.classes[0],
-                    "refused": dict(figures.refused_by),
-                    "p50": round(p50, 6),
-                    "p99": round(p99, 6),
-                }
-            )
-        return web.json_response(rows)
+        return page(request, list(self._front.gateway.snapshot.lanes.items()), 1000, describe=_row)
 
     async def limited(self, request: web.Request) -> web.Response:
         return web.json_response(self._front.gateway.top.most(50))
@@ -118,6 +101,24 @@ class _Doors:
         running = self._front.changes.trial is not None
         self._front.changes.abort()
         return web.json_response({"aborted": running})
+
+
+def _row(pair: tuple[Any, Any]) -> dict[str, Any]:
+    """A route with its figures."""
+    route, lane = pair
+    figures = lane.figures
+    p50, p99 = figures.durations.quantiles((0.5, 0.99))
+    return {
+        "route": route.name,
+        "path": route.template.text,
+        "steps": list(lane.plan.names),
+        "service": service_name(lane),
+        "requests": figures.requests,
+        "errors": figures.classes[5] + figures.classes[0],
+        "refused": dict(figures.refused_by),
+        "p50": round(p50, 6),
+        "p99": round(p99, 6),
+    }
 
 
 def _refused(words: str) -> web.Response:
