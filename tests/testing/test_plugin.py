@@ -102,6 +102,36 @@ async def test_clean(blocks):
     assert "socket:[" in output
 
 
+def test_what_was_dropped_open_or_never_awaited_fails_the_test(tmp_path: Path):
+    code, output = run(
+        tmp_path,
+        """
+import asyncio, pytest, socket, warnings
+async def test_dropped(blocks):
+    socket.create_server(("127.0.0.1", 0))
+async def test_never_awaited(blocks):
+    origin = await blocks.origin()
+    blocks.get(origin)
+async def test_other_warnings_are_not_ours(blocks):
+    warnings.warn("just so")
+    await blocks.origin()
+@pytest.mark.blocks(leaks=False)
+async def test_not_looked_at(blocks):
+    socket.create_server(("127.0.0.1", 0))
+def test_plain(blocks_sync):
+    kept.append(socket.create_server(("127.0.0.1", 0)))
+kept = []
+""",
+        *ASYNCIO,
+    )
+    assert code == 1
+    assert "ResourceWarning: unclosed <socket.socket" in output
+    assert "RuntimeWarning: coroutine 'Kit.get' was never awaited" in output
+    assert "UserWarning: just so" in output
+    assert "2 failed, 3 passed" in output
+    assert "1 error" in output
+
+
 def test_a_plain_test_is_told_which_fixture_it_needs(tmp_path: Path):
     code, output = run(tmp_path, "def test_it(blocks): pass\n", *ASYNCIO)
     assert code == 1

@@ -1,12 +1,17 @@
-"""What a test left behind: tasks, sockets, threads."""
+"""What a test left behind: tasks, sockets, threads, and warnings of what was never closed or never awaited."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import re
 import threading
+import time
+import warnings
 from dataclasses import dataclass
 
+NEVER_AWAITED = "coroutine .* was never awaited"
 TURNS = 200  # of the loop that what is closing gets to be gone; a closed transport needs two
 
 
@@ -20,8 +25,12 @@ class Held:
 
     @classmethod
     def now(cls) -> Held:
-        """As it is now, on the running loop."""
-        return cls(frozenset(asyncio.all_tasks()), frozenset(_sockets()), frozenset(threading.enumerate()))
+        """As it is now, on the running loop if there is one."""
+        try:
+            tasks = frozenset(asyncio.all_tasks())
+        except RuntimeError:  # no loop runs here
+            tasks = frozenset()
+        return cls(tasks, frozenset(_sockets()), frozenset(threading.enumerate()))
 
     def left(self) -> list[str]:
         """What is there now and was not then, in words. Threads of the loop's own executor live as long as the loop and do not count."""
@@ -49,6 +58,48 @@ def _sockets() -> list[str]:
         if target.startswith("socket:"):
             found.append(target)
     return found
+
+
+class Watch:
+    """Hears, while it is entered, the warnings that Python gives too late for anybody to see: of what was dropped open.
+
+    ``heard`` are those of sockets, files, transports and loops that were never closed (``ResourceWarning``) and of coroutines that were
+    never awaited. Other warnings go on to whoever listens outside.
+    """
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self._catching = warnings.catch_warnings(record=True)
+        self._seen: list[warnings.WarningMessage] = []
+
+    def __enter__(self) -> Watch:
+        gc.collect(1)  # what earlier tests dropped is not this one's
+        seen = self._catching.__enter__()
+        assert seen is not None, "it records"
+        self._seen = seen
+        warnings.simplefilter("always", ResourceWarning)
+        warnings.filterwarnings("always", NEVER_AWAITED, RuntimeWarning)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        gc.collect(1)
+        self._catching.__exit__(None, None, None)
+        for seen in self._seen:
+            if issubclass(seen.category, ResourceWarning) or re.match(NEVER_AWAITED, str(seen.message)):
+                self.heard.append(f"{seen.category.__name__}: {seen.message}")
+            else:
+                warnings.showwarning(seen.message, seen.category, seen.filename, seen.lineno)
+
+
+def settled_now(before: Held) -> list[str]:
+    """``settled`` for code without a loop; what closes gets a second."""
+    left = before.left()
+    for _ in range(100):
+        if not left:
+            break
+        time.sleep(0.01)
+        left = before.left()
+    return left
 
 
 async def settled(before: Held) -> list[str]:

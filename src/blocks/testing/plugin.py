@@ -2,7 +2,7 @@
 
 ``async def test_failover(blocks): …`` runs in virtual time, with pytest-asyncio or anyio's plug-in alike; ``--blocks-real-time`` runs
 the same tests on the loop that they would have had. At its end everything is stopped,
-and a test that left a task, a socket or a thread fails.
+and a test that left a task, a socket, a thread or a warning of something dropped open fails.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -36,19 +36,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker ``blocks``."""
     config.addinivalue_line(
-        "markers", "blocks(seed=None, real_time=None): settings of the fixture blocks for this test"
+        "markers", "blocks(seed=None, real_time=None, leaks=True): settings of the fixture blocks for this test"
     )
 
 
-def _settings(item: pytest.Item) -> tuple[int, bool]:
-    """(seed, whether time is real) of a test."""
+class Settings(NamedTuple):
+    """What holds for one test: its seed, whether time is real, whether leaks are looked for."""
+
+    seed: int
+    real_time: bool
+    leaks: bool
+
+
+def _settings(item: pytest.Item) -> Settings:
     marker = item.get_closest_marker("blocks")
     given = marker.kwargs if marker is not None else {}
     seed, real = given.get("seed"), given.get("real_time")
     config = item.config
-    return (
+    return Settings(
         config.getoption("--blocks-seed") if seed is None else seed,
         config.getoption("--blocks-real-time") if real is None else real,
+        given.get("leaks", True),
     )
 
 
@@ -66,25 +74,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _closing(function: Any, item: pytest.Item) -> Any:
     @functools.wraps(function)
     async def closed(*args: Any, **kwargs: Any) -> None:
-        from .leaks import Held, settled
+        from .leaks import Held, Watch, settled
 
         kit = item.stash[_kit]
+        if not _settings(item).leaks:
+            try:
+                await function(*args, **kwargs)
+            finally:
+                await kit.close()
+            return
         before = Held.now() if not kit.used else None
-        try:
-            await function(*args, **kwargs)
-        finally:
-            await kit.close()
-        left = await settled(before) if before is not None else []
-        if left:
-            pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+        with Watch() as watch:
+            try:
+                await function(*args, **kwargs)
+            finally:
+                await kit.close()
+            del args, kwargs
+            left = await settled(before) if before is not None else []
+        _fail_for(left + watch.heard)
 
     return closed
+
+
+def _fail_for(left: list[str]) -> None:
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """While a test that uses ``blocks`` is set up and run, new loops are virtual."""
-    if "blocks" not in getattr(item, "fixturenames", ()) or _settings(item)[1]:
+    if "blocks" not in getattr(item, "fixturenames", ()) or _settings(item).real_time:
         return (yield)
     import asyncio
 
@@ -119,7 +139,7 @@ def blocks(request: pytest.FixtureRequest) -> Kit:
     function = item.obj if function is None else function.inner_test
     if not inspect.iscoroutinefunction(inspect.unwrap(function)):
         pytest.fail("the fixture 'blocks' needs an async test; a plain one uses 'blocks_sync'", pytrace=False)
-    kit = item.stash[_kit] = Kit(_settings(item)[0])
+    kit = item.stash[_kit] = Kit(_settings(item).seed)
     return kit
 
 
@@ -128,7 +148,12 @@ def blocks_sync(request: pytest.FixtureRequest) -> Iterator[Bridge]:
     """The same for plain tests (requests, Django): every call waits for its result. The loop runs in a thread, in real time."""
     from .bridge import Bridge
     from .kit import Kit
+    from .leaks import Held, settled_now
 
-    kit = request.node.stash[_kit] = Kit(_settings(request.node)[0])
+    settings = _settings(request.node)
+    kit = request.node.stash[_kit] = Kit(settings.seed)
+    before = Held.now()
     with Bridge(kit) as bridge:
         yield bridge
+    if settings.leaks:
+        _fail_for(settled_now(before))
