@@ -50,6 +50,10 @@ class Library:
         self._searches: dict[str, SearchVariance] = {}
         self._aliases: dict[str, str] = {}
 
+    def go_on(self, new: Library) -> None:
+        """Refresh and tell of what leaves as ``new`` would, whose edge takes this library over."""
+        self._ahead, self._dropped = new._ahead, new._dropped
+
     # -- finding
 
     async def find(self, visit: Visit) -> Entry | None:
