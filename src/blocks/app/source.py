@@ -36,6 +36,14 @@ class Source:
         """What is at ``at`` and below stands in ``file``, there without the first ``strip`` keys."""
         self._files[at] = (file, strip)
 
+    def own_broken(self, at: At, path: Path, error: ConfigErrors) -> None:
+        """What is wrong at ``at`` and below stands in the file at ``path``, which was opened but could not be read as tables."""
+        file = error.source
+        if file is None or not file.path.name:  # a syntax error: the parser knows no path
+            text = (file.text if file is not None else "") or path.read_text("utf-8", "replace")
+            file = File(path, text, {}, file.places if file is not None else {})
+        self.own(at, file, len(at))
+
     def files(self) -> list[Path]:
         """Every file that was read, the stack's own first."""
         return list(dict.fromkeys(file.path for file, _ in self._files.values()))
@@ -146,14 +154,11 @@ class _Reader:
 
     def _unreadable(self, path: Path, error: ConfigErrors, said_at: At, mark: At) -> None:
         """What is wrong stands in that file when it could be opened, else where it is included."""
-        file = error.source
-        if file is None:
+        if error.source is None:
             named = "" if not mark else f"{path}: "
             self._complaints.extend(Complaint(said_at, named + one.message) for one in error.complaints)
             return
-        if not file.path.name:  # a syntax error: the parser knows no path
-            file = File(path, file.text or path.read_text("utf-8", "replace"), {}, file.places)
-        self._source.own(mark, file, len(mark))
+        self._source.own_broken(mark, path, error)
         self._complaints.extend(one._replace(at=(*mark, *one.at)) for one in error.complaints)
 
     def _merge(self, file: File, mark: At) -> None:

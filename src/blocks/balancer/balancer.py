@@ -396,6 +396,12 @@ class LoadBalancer:
         """The rows of the table, as they are now."""
         return self.table.endpoints
 
+    def inherit(self, other: LoadBalancer) -> None:
+        """Go on with the counts and the tape of a balancer that this one takes the place of; rows have inherited theirs."""
+        self.requests, self.retried, self.shed = other.requests, other.retried, other.shed
+        self.tape.last.extend(other.tape.last)
+        self.table.tick(self._now())
+
     def _make(self, upstream: Upstreamlike, settings: dict[str, Any]) -> Endpoint:
         if isinstance(upstream, Endpoint):
             if settings:

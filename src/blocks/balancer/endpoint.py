@@ -37,6 +37,11 @@ class Recorder(Protocol):
         """One more answer took ``seconds``."""
         ...
 
+_LEARNT = (
+    "cancelled", "draining", "ejected_until", "ejections", "ewma", "ewma_at", "failures", "latency", "passes", "probe_reason",
+    "probed", "probes", "refusals", "requests", "returned_at", "streak", "well",
+)  # fmt: skip
+
 
 class Endpoint:
     """One row of the table. Make it yourself to set more than the handler; it belongs to one balancer.
@@ -113,6 +118,12 @@ class Endpoint:
         self.on_end: Callable[[BaseException | None], None] | None = None  # a body that was still coming has ended
         self.awaited = False  # somebody waits for ``active`` to fall to 0
         self.owner: object = None  # the table that it is in
+
+    def inherit(self, other: Endpoint) -> None:
+        """Take over what was counted and judged of the same server in another table: a balancer is made anew around what stays."""
+        for name in _LEARNT:
+            setattr(self, name, getattr(other, name))
+        self.statuses = list(other.statuses)
 
     @property
     def ejected(self) -> bool:

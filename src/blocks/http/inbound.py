@@ -72,6 +72,11 @@ class Inbound(Driver, asyncio.Protocol):
         self.blocked = False  # the client does not read: the write buffer is full
         self.started = False  # the response's head was sent
 
+    @property
+    def answering(self) -> Request | None:
+        """The request that is being answered, or was upgraded to what goes on; None between two of them."""
+        return self.request if self._state in (BUSY, TUNNEL) else None
+
     # -- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

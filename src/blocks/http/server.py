@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ class Server:
     ``tls`` is an ``ssl.SSLContext`` (see ``blocks.http.tls``) for every TCP listener. ``handler``'s parts are entered first and left last.
     ``drain`` is how many seconds ``stop`` lets requests finish, ``last_call`` how long of that an idle connection may still ask:
     a request on its way when the drain began is answered, and told to close (Envoy drains so; with 0, as in nginx, it is lost).
+    ``lent`` are sockets that listen already, by the address of ``addresses`` that they stand for.
     Raises ``CannotBind``, and ``ConfigError`` for an address that is none.
     """
 
@@ -81,15 +82,16 @@ class Server:
         observer: Observer | None = None,
         reuse_port: bool = False,
         sockets: Sequence[socket.socket] = (),
+        lent: Mapping[str, Sequence[socket.socket]] | None = None,
         drain: float = 10.0,
         last_call: float = 0.0,
         clock: Clock = SYSTEM,
     ) -> None:
         self.handler = handler
         self.parts = (handler,)
-        self._addresses = [parse_address(address) for address in addresses if not is_inherited(address)]
-        self._inherited = [address for address in addresses if is_inherited(address)]
+        self._addresses = {address: None if is_inherited(address) else parse_address(address) for address in addresses}
         self._sockets = list(sockets)
+        self._lent = dict(lent or {})
         self._tls = tls
         self._limits = limits
         self._timeouts = timeouts
@@ -101,6 +103,7 @@ class Server:
         self._last_call = last_call
         self._clock = clock
         self._listeners: list[asyncio.AbstractServer] = []
+        self._at: dict[str, list[asyncio.AbstractServer]] = {}  # those of each of the addresses
         self._bound: list[str] = []
         self._paths: list[str] = []
         self._stack: AsyncExitStack | None = None
@@ -143,11 +146,38 @@ class Server:
                 clock=self._clock,
             )
             stack.push_async_callback(self._close_listeners)
-            for address in self._addresses:
-                await self._listen(loop, service, address)
-            for given in (*self._sockets, *(one for name in self._inherited for one in inherited(name))):
+            for address, parsed in self._addresses.items():
+                before = len(self._listeners)
+                await self._open(loop, service, address, parsed)
+                self._at[address] = self._listeners[before:]
+            for given in self._sockets:
                 await self._adopt(loop, service, given)
             self._stack = stack.pop_all()
+
+    async def _open(
+        self, loop: asyncio.AbstractEventLoop, service: Service, address: str, parsed: tuple[str, int] | str | None
+    ) -> None:
+        """Listen on one address: on the sockets that were lent for it, or handed to the process, or on a new one."""
+        lent = self._lent.get(address)
+        if lent is None and parsed is not None:
+            await self._listen(loop, service, parsed)
+            return
+        for given in inherited(address) if lent is None else lent:
+            await self._adopt(loop, service, given)
+
+    def lend(self, address: str) -> list[socket.socket]:
+        """The sockets of one of its addresses once more, for a server that takes its place; both accept until this one stops."""
+        return _twins(self._at.get(address, ()))
+
+    def bequeath(self, heir: Server) -> None:
+        """Leave to ``heir`` the paths of Unix sockets that it listens on, too: it removes them, at its end."""
+        shared = [path for path in self._paths if path in heir._addresses.values()]
+        self._paths = [path for path in self._paths if path not in shared]
+        heir._paths += shared
+
+    def where(self, address: str) -> list[str]:
+        """Where one of its addresses really is, ports resolved."""
+        return [name_of(one) for listener in self._at.get(address, ()) for one in getattr(listener, "sockets", ())]
 
     async def _listen(self, loop: asyncio.AbstractEventLoop, service: Service, address: tuple[str, int] | str) -> None:
         def accept() -> Inbound:
@@ -157,14 +187,17 @@ class Server:
         try:
             if isinstance(address, str):
                 _remove_stale(address)
-                listener = await loop.create_unix_server(accept, address, backlog=burst)
+                bound = _bind_path(
+                    address
+                )  # by create_unix_server the path would go with it, also when a successor has it (3.13)
+                listener = await loop.create_server(accept, sock=bound, backlog=burst)
                 self._paths.append(address)
                 self._bound.append(f"unix:{address}")
             else:
                 host, port = address
                 more: dict[str, Any] = {"reuse_port": True} if self._reuse_port else {}
                 listener = await loop.create_server(accept, host, port, ssl=self._tls, backlog=burst, **more)
-                self._bound.extend(name_of(bound) for bound in listener.sockets)
+                self._bound.extend(name_of(one) for one in listener.sockets)
         except OSError as error:
             shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
             raise CannotBind(
@@ -199,7 +232,7 @@ class Server:
     async def drain(self, timeout: float | None = None) -> bool:
         """Stop listening and let requests finish for ``timeout`` seconds; True when none had to be cut."""
         grace = self._drain if timeout is None else timeout
-        twins = self._twins() if min(self._last_call, grace) > 0 else []
+        twins = _twins(self._listeners) if min(self._last_call, grace) > 0 else []
         self.stop_listening()
         if self.service is None:
             return True
@@ -207,11 +240,6 @@ class Server:
             await asyncio.sleep(0)  # the loop lets go of its own descriptors
             await self._welcome(self.service, _accept_waiting(twins))
         return await self.service.drain(grace)
-
-    def _twins(self) -> list[socket.socket]:
-        """The listening sockets once more, so that the kernel keeps them, and who waits in them, when the loop closes its own."""
-        bound = [one for listener in self._listeners for one in getattr(listener, "sockets", ())]
-        return [socket.socket(fileno=os.dup(one.fileno())) for one in bound]
 
     async def _welcome(self, service: Service, accepted: Sequence[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
@@ -234,6 +262,12 @@ class Server:
             return await self.drain(timeout)
 
 
+def _twins(listeners: Sequence[asyncio.AbstractServer]) -> list[socket.socket]:
+    """The listening sockets once more, so that the kernel keeps them, and who waits in them, when the loop closes its own."""
+    bound = [one for listener in listeners for one in getattr(listener, "sockets", ())]
+    return [socket.socket(fileno=os.dup(one.fileno())) for one in bound]
+
+
 def _accept_waiting(listening: Sequence[socket.socket]) -> list[socket.socket]:
     """Accept what was connected already, and close: closing alone would reset those connections, requests and all."""
     found: list[socket.socket] = []
@@ -254,6 +288,16 @@ def name_of(bound: socket.socket) -> str:
     if isinstance(name, tuple):
         return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
     return f"unix:{name}"
+
+
+def _bind_path(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.bind(path)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def _remove_stale(path: str) -> None:

@@ -81,6 +81,10 @@ class Service:
             self._date_until = second + 1.0
         return self._date
 
+    def under_way(self) -> list[Request]:
+        """The requests that are being answered now."""
+        return [request for connection in self.connections if (request := connection.answering) is not None]
+
     def connection_gone(self) -> None:
         """A connection has closed."""
         if self._empty is not None and not self.connections and not self._empty.done():

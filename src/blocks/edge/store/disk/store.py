@@ -81,14 +81,19 @@ class DiskStore:
         self._folder: Folder
         self._journal: Journal
         self._open = False
+        self._holders = 0
         self._counts = {"hits": 0, "misses": 0, "dropped": 0, "damaged": 0, "strays": 0}
 
     # -- its life
 
     async def __aenter__(self) -> DiskStore:
+        self._holders += 1
+        if self._holders > 1:  # an edge that takes the place of another shares its store for a while
+            return self
         try:
             await self._writing.run(self._start)
         except BaseException:
+            self._holders = 0
             self._writing.shutdown()
             self.readers.shutdown()
             raise
@@ -97,6 +102,9 @@ class DiskStore:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._holders -= 1
+        if self._holders > 0:
+            return
         await self.sync()
         self._open = False
         await self._writing.run(self._stop)

@@ -1,0 +1,190 @@
+"""``[servers.NAME]``: where the stack listens. A server whose table changed is replaced by one that takes over its sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blocks.core.activation import is_inherited
+from blocks.core.clock import Clock
+from blocks.core.errors import ConfigError
+from blocks.core.quantities import rate, seconds, size
+from blocks.http.h1 import Limits
+from blocks.http.handler import Handler
+from blocks.http.server import LAST_CALL, Server, parse_address
+from blocks.http.timeouts import Timeouts
+
+from .bench import Bench
+from .tables import ServerTable, TlsTable
+
+if TYPE_CHECKING:
+    from blocks.http.filters.access_log import AccessLog
+    from blocks.http.tls import Certificates
+
+_TIMEOUTS = {"head": "head_timeout", "body": "body_timeout", "idle": "idle_timeout", "send": "send_timeout"}
+
+
+def addresses_of(table: ServerTable) -> list[str]:
+    """Where a server listens, as its table has it."""
+    return [table.listen] if isinstance(table.listen, str) else list(table.listen)
+
+
+def certificates_of(table: ServerTable) -> list[TlsTable]:
+    """The certificates of a server; none: it speaks plain HTTP."""
+    if table.tls is None:
+        return []
+    return [table.tls] if isinstance(table.tls, TlsTable) else table.tls
+
+
+def check_server(table: ServerTable, bench: Bench) -> Handler:
+    """The handler of a server; what is wrong with its table is noted."""
+    single = isinstance(table.listen, str)
+    listen = addresses_of(table)
+    if not listen:
+        bench.complain(("listen",), "a server listens somewhere: HOST:PORT, unix:PATH, or a list of them")
+    for place, address in enumerate(listen):
+        try:
+            if not is_inherited(address):
+                parse_address(address)
+        except ConfigError as error:
+            bench.complain(("listen",) if single else ("listen", place), str(error))
+    authorities = {tls.client_ca for tls in certificates_of(table)}
+    if len(authorities) > 1:
+        bench.complain(("tls",), "client_ca is one for a server: its certificates are chosen after the client is asked")
+    return bench.front(table.handler, "handler")
+
+
+Lent = Mapping[str, Sequence[socket.socket]]
+
+
+class Spot(NamedTuple):
+    """What a process says of where its stack listens.
+
+    ``real`` are addresses with the ports that a parent resolved, ``shared`` with other workers by SO_REUSEPORT; ``held`` are sockets of
+    the parent's, by address. ``metered`` servers count answers and times for an admin API.
+    """
+
+    real: Mapping[str, str] = {}
+    held: Lent = {}  # noqa: RUF012  # a tuple's default, never changed
+    shared: bool = False
+    metered: bool = False
+
+
+class Listener:
+    """A server of the stack with its certificates and its access log, entered and left together."""
+
+    def __init__(
+        self, name: str, table: ServerTable, handler: Handler, *, folder: Any, clock: Clock, drain: float
+    ) -> None:
+        self.name = name
+        self.table = table
+        self.handler = handler
+        self.server: Server | None = None
+        self.log: AccessLog | None = None
+        self.meter: Any = None
+        self.certificates = self._certificates(table, folder)
+        self._clock = clock
+        self._drain = drain
+        self._folder = folder
+        self._stack = AsyncExitStack()
+
+    def _certificates(self, table: ServerTable, folder: Any) -> Certificates | None:
+        """Raises ``ConfigError`` for files that are no good."""
+        found = certificates_of(table)
+        if not found:
+            return None
+        from blocks.http.tls import Certificates
+
+        authority = found[0].client_ca
+        pairs = [(folder / one.cert, folder / one.key) for one in found]
+        return Certificates(pairs, client_ca=None if authority is None else folder / authority)
+
+    async def open(self, spot: Spot, lent: Lent) -> None:
+        """Listen, on what was ``lent`` where there is something.
+
+        Raises ``CannotBind``, and listens nowhere then.
+        """
+        table = self.table
+        observer = None
+        async with AsyncExitStack() as stack:
+            if table.access_log != "off":
+                from blocks.http.filters.access_log import AccessLog
+
+                where = "-" if table.access_log == "-" else str(self._folder / table.access_log)
+                self.log = await stack.enter_async_context(AccessLog(where, table.access_log_format, clock=self._clock))
+                observer = self.log.observe
+            if spot.metered:
+                from blocks.http.meter import Meter
+
+                self.meter = Meter(asyncio.get_running_loop().time, observer)
+                observer = self.meter.observe
+            real = spot.real
+            listen = [real.get(address, address) for address in addresses_of(table)]
+            server = Server(
+                self.handler,
+                *listen,
+                tls=None if self.certificates is None else self.certificates.context,
+                limits=_limits(table),
+                timeouts=_timeouts(table),
+                max_connections=table.max_connections,
+                observer=observer,
+                reuse_port=spot.shared,
+                lent={real.get(address, address): sockets for address, sockets in {**spot.held, **lent}.items()},
+                drain=self._drain,
+                last_call=min(LAST_CALL, self._drain),
+                clock=self._clock,
+            )
+            await server.start()
+            self.server = server
+            self._stack = stack.pop_all()
+
+    @property
+    def url(self) -> str:
+        """The first TCP address as a URL."""
+        assert self.server is not None
+        return self.server.url
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, ports resolved."""
+        return [] if self.server is None else self.server.addresses
+
+    def bequeath(self, heir: Listener) -> None:
+        """Leave the paths of Unix sockets to a listener that took them over."""
+        if self.server is not None and heir.server is not None:
+            self.server.bequeath(heir.server)
+
+    def refresh(self) -> None:
+        """Read the certificates anew and follow a rotated log. Raises ``ConfigError``; the old certificates stay in force then."""
+        if self.log is not None:
+            self.log.reopen()
+        if self.certificates is not None:
+            self.certificates.reload()
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Accept no more and let requests finish; whether none had to be cut."""
+        return True if self.server is None else await self.server.drain(timeout)
+
+    async def stop(self, timeout: float | None = None) -> bool:
+        """Drain, then close everything."""
+        async with self._stack:
+            return True if self.server is None else await self.server.stop(timeout)
+
+
+def _timeouts(table: ServerTable) -> Timeouts:
+    settings = {name: seconds(value) for name, key in _TIMEOUTS.items() if (value := getattr(table, key)) is not None}
+    if table.min_rate is not None:
+        settings["min_rate"] = rate(table.min_rate).per_second
+    return Timeouts(**settings)
+
+
+def _limits(table: ServerTable) -> Limits:
+    limits = Limits(body=None if table.max_body is None else size(table.max_body))
+    if table.max_head is None:
+        return limits
+    head = size(table.max_head)
+    return replace(limits, head=head, target=min(limits.target, head))

@@ -1,0 +1,255 @@
+"""A stack is a topology from a file, or from tables, in one process and on one loop: handlers, brokers, and servers before them.
+
+>>> async with Stack.load("stack.toml") as stack:        # doctest: +SKIP
+...     print(stack.servers["public"].url, stack["users"].endpoints)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from blocks.core.clock import SYSTEM, Clock
+from blocks.core.config.complaint import Complaint
+from blocks.core.quantities import seconds
+from blocks.core.status import Status, worst
+from blocks.http.handler import Handler, status_of
+
+from .change import Change
+from .listeners import Listener, Spot
+from .lives import Life, Lives
+from .node import Node
+from .source import Source, of_tables, read_stack
+from .version import Version, make_version
+
+Aside = Callable[[Callable[[], Version]], Awaitable[Version]]
+
+
+async def at_once(make: Callable[[], Version]) -> Version:
+    """Make a version here and now, on the loop: where there may be no thread, as in a test in virtual time."""
+    return make()
+
+
+async def in_a_thread(make: Callable[[], Version]) -> Version:
+    """Make a version in a thread, so that requests go on meanwhile."""
+    return await asyncio.to_thread(make)
+
+
+class Given(NamedTuple):
+    """What every version of a stack is made with. ``workers`` overrules ``[process] workers``."""
+
+    clock: Clock
+    random: Random
+    environment: Mapping[str, str]
+    workers: int | None
+
+
+class Stack:
+    """What a file describes, ready to run: enter it to start all of it, in order; leave it to stop.
+
+    ``servers`` are its listeners by name, while it runs; ``stack["users"]`` is the object of ``[balancers.users]`` and so on;
+    ``warnings`` are what is doubtful in the file. ``reload()`` reads the file again.
+    """
+
+    def __init__(self, version: Version, given: Given, source: Callable[[], Source]) -> None:
+        self.version = version
+        self.servers: dict[str, Listener] = {}
+        self.lives = Lives()
+        self.entered: dict[int, Life] = {}  # by the id of their node
+        self.spot = Spot()
+        self.aside: Aside = at_once
+        self.running = False
+        self.last_error = ""
+        self.loaded = given.clock.wall()
+        self.given = given
+        self._source = source
+        self._changing = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def load(
+        cls,
+        stack: str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        base: str | os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        clock: Clock = SYSTEM,
+        random: Random | None = None,
+        workers: int | None = None,
+    ) -> Stack:
+        """Read and check a file, or tables (paths in them are relative to ``base``), and make everything; nothing of it runs yet.
+
+        ``environment`` is what ``${NAME}`` is filled from (the process's). Raises ``StackErrors`` with everything that is wrong.
+        """
+        given = Given(clock, random or Random(), os.environ if environment is None else environment, workers)
+        if isinstance(stack, Mapping):
+            tables = dict(stack)
+            found = of_tables(tables, None if base is None else Path(base))
+
+            def source() -> Source:
+                return found
+        else:
+            path = Path(stack)
+
+            def source() -> Source:
+                return read_stack(path, given.environment)
+
+        return cls(_made(source(), given, None), given, source)
+
+    # -- what there is
+
+    def __getitem__(self, name: str) -> Any:
+        """The object of that name: a balancer, an edge, a gateway's front, an upstream, an application, a broker. Raises ``KeyError``."""
+        node = self.nodes.get(name)
+        if node is None:
+            raise KeyError(f"there is no {name!r} in the stack; there is {', '.join(sorted(self.nodes)) or 'nothing'}")
+        return node.block
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.nodes
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """Every node by its name; a broker that is called as a handler is stands behind it."""
+        brokers = {node.name: node for node in self.version.nodes.values() if node.kind == "brokers"}
+        return {**brokers, **self.version.handlers()}
+
+    def of_kind(self, kind: str) -> dict[str, Node]:
+        """The nodes of ``[kind.NAME]``, by name."""
+        return {node.name: node for node in self.version.nodes.values() if node.kind == kind}
+
+    def handler(self, name: str) -> Handler:
+        """The handler of that name as servers call it; it stays the same over reloads."""
+        return self.version.places[name].front
+
+    @property
+    def warnings(self) -> list[Complaint]:
+        """What is doubtful in the file."""
+        return self.version.warnings
+
+    @property
+    def status(self) -> Status:
+        """As well as the worst of what servers ask, and of the brokers."""
+        asked = [listener.handler for listener in self.servers.values()]
+        brokers = [node.block for node in self.of_kind("brokers").values()]
+        return worst(status_of(one) for one in (*asked, *brokers))
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that requests have to finish."""
+        return seconds(self.version.settings.process.drain_timeout)
+
+    # -- life
+
+    async def __aenter__(self) -> Stack:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start brokers, then handlers, the inner first, then servers. Raises ``CannotBind``; then nothing is left running."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.stop)
+            for node in self.version.in_order():
+                self.entered[id(node)] = await self.lives.enter(node.roots)
+                self.put(node)
+            for name in self.version.settings.servers:
+                listener = self.listener(self.version, name)
+                await listener.open(self.spot, {})
+                self.servers[name] = listener
+            self.running = True
+            stack.pop_all()
+
+    def put(self, node: Node) -> None:
+        """Let a node answer for its name."""
+        if node.kind != "brokers":
+            self.version.places[node.name].put(node)
+
+    def listener(self, version: Version, name: str) -> Listener:
+        """A server of that version, not listening yet. Raises ``ConfigError`` for certificates that are no good."""
+        table = version.settings.servers[name]
+        return Listener(
+            name, table, version.asked[name], folder=version.source.folder(("servers", name)), clock=self.given.clock,
+            drain=seconds(version.settings.process.drain_timeout),
+        )  # fmt: skip
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Accept no more, and let requests finish, then the brokers' clients; whether none had to be cut within ``timeout`` seconds."""
+        grace = self.drain_timeout if timeout is None else timeout
+        time = asyncio.get_running_loop().time
+        until = time() + grace
+        drained = await asyncio.gather(*(listener.drain(grace) for listener in self.servers.values()))
+        houses = [node.roots[0] for node in self.of_kind("brokers").values()]
+        settled = await asyncio.gather(*(_drain(house, max(0.0, until - time())) for house in houses))
+        return all(drained) and all(settled)
+
+    async def stop(self) -> None:
+        """Stop everything now; what was under way is cut unless ``drain`` came first."""
+        self.running = False
+        for task in list(self._retiring):
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        async with AsyncExitStack() as stack:
+            entered, self.entered = self.entered, {}
+            order = [id(node) for node in self.version.in_order() if id(node) in entered]
+            for key in (*order, *(key for key in entered if key not in order)):  # left in reverse
+                stack.push_async_callback(self.lives.leave, entered[key])
+            servers, self.servers = self.servers, {}
+            for listener in servers.values():
+                stack.push_async_callback(listener.stop, 0.0)
+
+    # -- change
+
+    async def reload(self, tables: Mapping[str, Any] | None = None) -> Version:
+        """Read the file again (or take ``tables`` in its place) and change to what it says; what stays the same goes on undisturbed.
+
+        Raises ``ConfigError`` with everything that is wrong, and what runs goes on as it was. Returns when the new version answers; what is
+        gone finishes its requests behind.
+        """
+        async with self._changing:
+            if tables is not None:
+                found = of_tables(tables, self.version.source.base)
+                self._source = lambda: found
+            change = Change(self)
+            try:
+                version = await self.aside(lambda: _made(self._source(), self.given, self.version))
+                await change.apply(version)
+            except Exception as error:
+                self.last_error = change.refuse(error)
+                raise
+            self.last_error = ""
+            self.loaded = self.given.clock.wall()
+            task = asyncio.get_running_loop().create_task(change.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+            return version
+
+    @property
+    def retiring(self) -> int:
+        """Versions whose last requests are still under way."""
+        return len(self._retiring)
+
+
+async def _drain(house: Any, grace: float) -> bool:
+    return bool(await house.drain(grace))
+
+
+def _made(source: Source, given: Given, before: Version | None) -> Version:
+    return make_version(
+        source,
+        clock=given.clock,
+        random=given.random,
+        environment=given.environment,
+        workers=given.workers,
+        before=before,
+    )

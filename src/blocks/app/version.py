@@ -1,0 +1,166 @@
+"""A version of a stack is its tables made into nodes: all of them right, nothing of them running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from random import Random
+from typing import Any
+
+from blocks.core.clock import Clock
+from blocks.core.config.complaint import At, Complaint, complaints_of
+from blocks.core.errors import BlocksError, ConfigError
+from blocks.http.handler import Handler
+
+from .bench import Bench, is_url
+from .listeners import check_server
+from .node import Node
+from .settings import settings_of
+from .source import Source, StackErrors, canonical
+from .tables import StackTable, Table
+
+_ORDER = ("brokers", "upstreams", "apps", "balancers", "gateways", "edges")
+_ANEW = ("gateways",)  # files beside it (keys, schemas, routes) may have changed when its table has not
+
+
+class Version:
+    """``nodes`` by (kind, name), ``places`` where handlers stand; ``warnings`` do not keep it from running."""
+
+    def __init__(self, source: Source, settings: StackTable, bench: Bench) -> None:
+        self.source = source
+        self.settings = settings
+        self.digest = source.digest
+        self.places = bench.places
+        self.brokers = bench.brokers
+        self.nodes: dict[tuple[str, str], Node] = {}
+        self.asked: dict[str, Handler] = {}  # the handler of each server
+        self.warnings: list[Complaint] = []
+
+    def handlers(self) -> dict[str, Node]:
+        """The nodes that answer requests, by name."""
+        return {node.name: node for node in self.nodes.values() if node.kind != "brokers"}
+
+    def in_order(self) -> Iterator[Node]:
+        """Brokers first, then every node after those that it needs: as they are entered."""
+        handlers = self.handlers()
+        done: set[str] = set()
+
+        def visit(node: Node) -> Iterator[Node]:
+            if node.name in done:
+                return
+            done.add(node.name)
+            for name in node.needs:
+                if name in handlers:
+                    yield from visit(handlers[name])
+            yield node
+
+        yield from (node for node in self.nodes.values() if node.kind == "brokers")
+        for node in handlers.values():
+            yield from visit(node)
+
+
+def make_version(
+    source: Source,
+    *,
+    clock: Clock,
+    random: Random,
+    environment: Mapping[str, str],
+    workers: int | None = None,
+    before: Version | None = None,
+) -> Version:
+    """Make all nodes; those of ``before`` whose tables are the same stay. Raises ``StackErrors`` with everything that is wrong."""
+    complaints: list[Complaint] = []
+    settings, broken = settings_of(source.tables, complaints)
+    bench = Bench(
+        source, settings, clock=clock, random=random, shards=workers or settings.process.workers, environment=environment,
+        places={} if before is None else before.places, before={} if before is None else before.nodes,
+    )  # fmt: skip
+    version = Version(source, settings, bench)
+    bench.complaints = complaints
+    for kind in _ORDER:
+        for name, table in getattr(settings, kind).items():
+            _make(kind, name, table, bench, version)
+    _resolve_servers(version, bench, before)
+    if not broken:
+        complaints.extend(_cycles(version))
+    version.warnings = [one for one in dict.fromkeys(complaints) if one.level != "error"]
+    errors = [one for one in dict.fromkeys(complaints) if one.level == "error"]
+    if errors:
+        raise StackErrors(errors, source)
+    return version
+
+
+def _make(kind: str, name: str, table: Any, bench: Bench, version: Version) -> None:
+    at = (kind, name)
+    bench.begin(at)
+    spelling = canonical(bench.source.tables[kind][name])
+    before = bench.before.get(at)
+    if before is not None and before.spelling == spelling and kind not in _ANEW:
+        node = before
+        if kind == "brokers":
+            bench.brokers[name] = node.block
+        for needed, where in node.needs.items():
+            if needed not in bench.places:
+                bench.at = ()
+                bench.place(needed, *where)
+    else:
+        home: Any = import_module(f"blocks.app.kinds.{kind}")
+        try:
+            node = home.make(name, table, bench)
+        except (BlocksError, ValueError) as error:  # MissingExtra is no ConfigError
+            said = error if isinstance(error, ConfigError) else ConfigError(str(error))
+            bench.complaints.extend(_placed(one, at, table) for one in complaints_of(said, at))
+            return
+        node.spelling = spelling
+        node.needs = bench.needs
+        node.table = table
+    version.nodes[at] = node
+
+
+def _placed(complaint: Complaint, at: At, table: Any) -> Complaint:
+    """A constructor's error at the key that it speaks of, where that can be told from its words."""
+    if complaint.at != at or not isinstance(table, Table):
+        return complaint
+    words = complaint.message.replace("=", " ").replace(":", " ").replace(",", " ").split()
+    keys = [key for key in table.__struct_fields__ if getattr(table, key) is not None]
+    for word in words:
+        if word in keys:
+            return complaint._replace(at=(*at, word))
+    for key in keys:
+        if isinstance(getattr(table, key), str) and repr(getattr(table, key)) in complaint.message:
+            return complaint._replace(at=(*at, key))
+    return complaint
+
+
+def _resolve_servers(version: Version, bench: Bench, before: Version | None) -> None:
+    for name, table in version.settings.servers.items():
+        bench.begin(("servers", name))
+        version.asked[name] = check_server(table, bench)
+        if before is not None and is_url(table.handler) and before.settings.servers.get(name) == table:
+            version.asked[name] = before.asked[name]
+
+
+def _cycles(version: Version) -> Iterator[Complaint]:
+    """One complaint for each circle of handlers that ask each other: a request in it would never end."""
+    handlers = version.handlers()
+    done: set[str] = set()
+    told: set[frozenset[str]] = set()
+
+    def visit(name: str, way: list[str]) -> Iterator[Complaint]:
+        if name in way:
+            circle = way[way.index(name) :]
+            if frozenset(circle) not in told:
+                told.add(frozenset(circle))
+                last = handlers[circle[-1]]
+                yield Complaint(last.needs[name], f"a circle: {' → '.join([*circle, name])}")
+            return
+        if name in done or name not in handlers:
+            return
+        way.append(name)
+        for needed in handlers[name].needs:
+            yield from visit(needed, way)
+        way.pop()
+        done.add(name)
+
+    for name in handlers:
+        yield from visit(name, [])
