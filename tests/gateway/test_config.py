@@ -205,7 +205,6 @@ auth = ["tokens", "keys", "words", "mtls", "signed", "short"]
         "6",
         "7",
         "10",
-        "10",
         "13",
         "14",
         "17",

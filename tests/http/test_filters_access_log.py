@@ -69,6 +69,37 @@ async def test_a_line_in_the_combined_format(tmp_path: Path) -> None:
     assert line == '198.51.100.7 - - [14/Nov/2023:22:13:20 +0000] "GET /a HTTP/1.0" 200 5 "-" "curl/8"\n'
 
 
+@pytest.mark.parametrize(("target", "shown"), [
+    ("/a?token=x", "/a?token=***"), ("/a?b=1&access_token=x.y.z&c=2", "/a?b=1&access_token=***&c=2"), ("/a?API-Key=x", "/a?API-Key=***"),
+    ("/a?key=x&sig=y&code=z", "/a?key=***&sig=***&code=***"), ("/a?monkey=x&page=2", "/a?monkey=x&page=2"), ("/token=x", "/token=x"),
+    ("/a?token=", "/a?token="), ("/a?password=x%26y&z", "/a?password=***&z"), ("/a?x[secret]=1", "/a?x[secret]=***"),
+])  # fmt: skip
+async def test_what_is_named_like_a_secret_is_masked_in_queries(tmp_path: Path, target: str, shown: str) -> None:
+    request = Request("GET", target, {"referer": f"http://b{target}"})
+    (line,) = await logged(tmp_path / "log", hello, request)
+    assert (line["target"], line["referer"]) == (shown, f"http://b{shown}")
+    (line,) = await logged(tmp_path / "log2", hello, request, format="combined")
+    assert COMBINED.match(line).group(4, 7) == (f"GET {shown} HTTP/1.1", f"http://b{shown}")  # type: ignore[union-attr]
+
+
+async def test_a_note_may_say_itself_what_the_line_has_of_it(tmp_path: Path) -> None:
+    class Note:
+        def logged(self) -> dict[str, str]:
+            return {"client": "192.0.2.1", "consumer": "ann", "route": "orders"}
+
+    async def noting(request: Request) -> Response:
+        request.state.update(gateway=Note(), target="/as/it/came?token=x")
+        request.target = "/changed"
+        return Response(200)
+
+    (line,) = await logged(tmp_path / "log", noting, Request("GET", "/as/it/came?token=x", peer=PEER))
+    told = [line[name] for name in ("client", "consumer", "route", "target")]
+    assert told == ["192.0.2.1", "ann", "orders", "/as/it/came?token=***"]
+    (line,) = await logged(tmp_path / "log2", noting, Request("GET", "/", peer=PEER), format="combined")
+    assert line.startswith("192.0.2.1 - ann [")
+    assert '"GET /as/it/came?token=*** HTTP' in line
+
+
 async def test_queries_can_be_left_out(tmp_path: Path) -> None:
     (line,) = await logged(tmp_path / "log", hello, Request("GET", "/a?token=x"), query=False)
     assert line["target"] == "/a"

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from .errors import ConfigError
+from .masking import masked
 
 # A scheme's client, by name and imported when it is asked for: whoever reads this table stands below the brokers and must not need them.
 CLIENTS: dict[str, str] = {"blocks": "blocks.broker:connect", "blocks+tls": "blocks.broker:connect"}
@@ -124,6 +125,6 @@ def connect(url: str, **options: Any) -> Client:
     home = CLIENTS.get(scheme.lower()) if colon else None
     if home is None:
         known = " or ".join(f"{name}://" for name in CLIENTS)
-        raise ConfigError(f"{url!r} is no broker's URL: it begins with {known}")
+        raise ConfigError(f"{masked(url)!r} is no broker's URL: it begins with {known}")
     module, _, name = home.partition(":")
     return cast(Client, getattr(import_module(module), name)(url, **options))

@@ -48,6 +48,13 @@ class Context:
         """The notes, without making any."""
         return self._notes if self._notes is not None else NO_PARAMS
 
+    def logged(self) -> dict[str, str]:
+        """What the access log's line says of the request beyond what the server knows."""
+        told = {"client": self.client, "route": self.route.name}
+        if self.consumer is not None:
+            told["consumer"] = self.consumer.name
+        return told
+
     def at_end(self, call: AtEnd) -> None:
         """Call back once when the request is over: with the response when its body has ended, with None when it failed."""
         if self.ends is None:

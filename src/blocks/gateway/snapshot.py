@@ -102,6 +102,7 @@ class Snapshot:
             if raw == "*":
                 return NOT_FOUND, raw
             path = rewrite(raw, encoded_slash=self.encoded_slash, semicolon=self.semicolon)
+            request.state.setdefault("target", target)  # for the log: as it came
             request.target = path + target[len(raw) :]
         method = request.method
         host = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ..masking import MASK, is_secret, masked
 from .complaint import Complaint, ConfigErrors, dotted
 from .places import nearest
 from .read import Source
@@ -22,14 +23,22 @@ def report(complaints: Iterable[Complaint], source: Source | None, name: str) ->
             rows.append((0, 0, f"{name}: {complaint.level}: {complaint.message}{where}"))
             continue
         lines = source.text.split("\n")
-        line = lines[place.line - 1] if place.line <= len(lines) else ""
+        line = _shown(lines[place.line - 1] if place.line <= len(lines) else "", complaint)
         shown = line.expandtabs(TAB)
-        indent = len(line[: place.column - 1].expandtabs(TAB))
+        indent = min(len(line[: place.column - 1].expandtabs(TAB)), max(len(shown) - 1, 0))
         width = max(min(place.width, len(shown) - indent), 1)
         mark = " " * indent + "^" * width
         head = f"{name}:{place.line}:{place.column}: {complaint.level}: {complaint.message}{where}"
         rows.append((place.line, place.column, f"{head}\n    {shown}\n    {mark}"))
     return "\n".join(text for _, _, text in sorted(rows, key=lambda row: row[:2]))
+
+
+def _shown(line: str, complaint: Complaint) -> str:
+    """The source line; reports go to logs and the admin API, so what a secret's key holds is left out, and credentials in URLs."""
+    if any(is_secret(key) for key in complaint.at if isinstance(key, str)):
+        key, equals, _ = line.partition("=")
+        return f"{key}{equals} {MASK}" if equals else MASK
+    return str(masked(line)) if "://" in line else line
 
 
 def report_error(error: ConfigErrors, name: str) -> str:

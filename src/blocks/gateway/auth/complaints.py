@@ -48,11 +48,12 @@ def authenticator_complaints(shape: type[msgspec.Struct], table: Mapping[str, An
         elif key in _HASHES and isinstance(value, dict):
             side, read = _HASHES[key]
             for name, other in value.items():
-                found += _said(read, name if side == "key" else other, (key, name))
+                # a key that stands there in clear is not repeated
+                found += _said(read, name if side == "key" else other, (key,) if key == "keys" else (key, name))
         elif key == "covered":
             for place, component in enumerate(value):
                 found += _said(checked_component, component, (key, place))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def consumer_complaints(settings: ConsumerSettings) -> list[Complaint]:

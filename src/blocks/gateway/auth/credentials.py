@@ -117,18 +117,24 @@ class InQuery:
         found = [value for name, value in parse_qsl(request.query, keep_blank_values=True) if name == self._name]
         if not found:
             return None
+        request.state.setdefault("target", self._without(request.target, "***"))  # for the log, also when it is refused
         return found[0].encode() if len(found) == 1 else b""
 
     def strip(self, request: Request) -> None:
         """Take the parameter out, if it is to be hidden."""
         if self.hide and self._name in request.target:
-            path, _, query = request.target.partition("?")
-            left = "&".join(
-                pair
-                for pair in query.split("&")
-                if [n for n, _ in parse_qsl(pair, keep_blank_values=True)] != [self._name]
-            )
-            request.target = f"{path}?{left}" if left else path
+            request.target = self._without(request.target)
+
+    def _without(self, target: str, mask: str = "") -> str:
+        """The target without the parameter, or with ``mask`` for its value."""
+        path, _, query = target.partition("?")
+        left: list[str] = []
+        for pair in query.split("&"):
+            if [name for name, _ in parse_qsl(pair, keep_blank_values=True)] != [self._name]:
+                left.append(pair)
+            elif mask:
+                left.append(f"{pair.partition('=')[0]}={mask}")
+        return f"{path}?{'&'.join(left)}" if left else path
 
 
 def bearer(*, hide: bool = False) -> InHeader:

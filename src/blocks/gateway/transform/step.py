@@ -137,6 +137,7 @@ class Transform:
             fields.replace(_PLAINLY, ())
         if fields is not None:
             request.headers = fields
+        request.state.setdefault("target", request.target)  # for the log: as it came
         request.target = f"{made}?{asked}" if asked else made
         if self._method:
             request.method = self._method

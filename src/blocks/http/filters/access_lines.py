@@ -10,6 +10,11 @@ from typing import Any
 Entry = tuple[float, str, str, str, int, int, int, float, Any, dict[Any, Any], "str | None"]
 """(wall time, client, method, target, version 10 or 11, status, bytes sent, seconds, Section, notes, error)."""
 
+_SECRET = re.compile(
+    r"([?&](?:[^=&]*(?:token|secret|passw|signature|api[-_.]?key|access[-_.]?key|credential|jwt|session)[^=&]*|key|sig|auth|code|pwd|sid)=)[^&#]+",
+    re.IGNORECASE,
+)
+MASK = "***"
 _UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _LONG = 4096  # characters of one value; a target may be 8 KiB
@@ -22,6 +27,27 @@ NOTES = (
     ("route", "route"),
     ("consumer", "consumer"),
 )
+_NAMES = {note: name for name, note in NOTES}
+
+
+def redacted(text: str) -> str:
+    """A target or URL with ``***`` for what query parameters say that are named like secrets (token, secret, password, key, session …).
+
+    >>> redacted("/orders?page=2&access_token=abc")
+    '/orders?page=2&access_token=***'
+    """
+    return _SECRET.sub(rf"\1{MASK}", text) if "?" in text else text
+
+
+def _told(notes: dict[Any, Any]) -> dict[str, Any]:
+    """What the notes say for a line. A note may be an object that says it when asked: its ``logged()`` gives the line's values."""
+    found: dict[str, Any] = {}
+    for key, note in notes.items():
+        if key in _NAMES:
+            found[_NAMES[key]] = note
+        elif (logged := getattr(note, "logged", None)) is not None:
+            found.update(logged())
+    return found
 
 
 def json_lines() -> Callable[[Sequence[Entry]], bytes]:
@@ -32,7 +58,6 @@ def json_lines() -> Callable[[Sequence[Entry]], bytes]:
     numbers = [("status", int), ("bytes", int), ("seconds", float)]
     more = [(name, Any, None) for name in ("agent", "referer", "error", *(name for name, _ in NOTES))]
     line = msgspec.defstruct("Line", [*fields, *numbers, *more], omit_defaults=True, gc=False)
-    names = {key: name for name, key in NOTES}
     encode = msgspec.json.Encoder(enc_hook=str).encode_lines
     dates = _Texts(lambda at: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)))
     stamps = _Texts(lambda at: f"{dates.of(at // 1000)}.{at % 1000:03d}Z")
@@ -42,13 +67,12 @@ def json_lines() -> Callable[[Sequence[Entry]], bytes]:
         for at, client, method, target, version, status, sent, spent, section, notes, error in entries:
             host, agent, referer = section.derived.get(_shown) or _shown(section)
             row = line(
-                stamps.of(int(at * 1000)), client, method, host, target if len(target) <= _LONG else target[:_LONG],
+                stamps.of(int(at * 1000)), client, method, host, redacted(target if len(target) <= _LONG else target[:_LONG]),
                 "HTTP/1.1" if version == 11 else "HTTP/1.0", status, sent, round(spent, 6), agent, referer, error,
             )  # fmt: skip
             if notes:
-                for key, note in notes.items():
-                    if key in names:
-                        setattr(row, names[key], note)
+                for name, note in _told(notes).items():
+                    setattr(row, name, note)
             rows.append(row)
         return encode(rows)
 
@@ -61,7 +85,7 @@ def _shown(section: Any) -> tuple[str, str | None, str | None]:
     found = section.derived[_shown] = (
         _value(index, b"host"),
         _value(index, b"user-agent") or None,
-        _value(index, b"referer") or None,
+        redacted(_value(index, b"referer")) or None,
     )
     return found
 
@@ -80,8 +104,10 @@ def combined_lines() -> Callable[[Sequence[Entry]], bytes]:
     def lines(entries: Sequence[Entry]) -> bytes:
         rows = []
         for at, client, method, target, version, status, sent, _, section, notes, _ in entries:
-            user = _safe(str(notes["consumer"])).replace(" ", "_") if notes.get("consumer") else "-"
-            request = f"{method} {_safe(target)} HTTP/{'1.1' if version == 11 else '1.0'}" if method else "-"
+            told = _told(notes) if notes else {}
+            user = _safe(str(told["consumer"])).replace(" ", "_") if told.get("consumer") else "-"
+            client = told.get("client") or client
+            request = f"{method} {_safe(redacted(target))} HTTP/{'1.1' if version == 11 else '1.0'}" if method else "-"
             referer, agent = section.derived.get(_quoted) or _quoted(section)
             rows.append(
                 f'{client or "-"} - {user} [{dates.of(int(at))}] "{request}" {status} {sent} "{referer}" "{agent}"\n'
@@ -95,7 +121,7 @@ def _quoted(section: Any) -> tuple[str, str]:
     """Referer and User-Agent as the combined format has them, kept with the section."""
     index = section.index
     found = section.derived[_quoted] = (
-        _safe(_value(index, b"referer")) or "-",
+        _safe(redacted(_value(index, b"referer"))) or "-",
         _safe(_value(index, b"user-agent")) or "-",
     )
     return found

@@ -30,9 +30,9 @@ _NO_NOTES: dict[Any, Any] = {}
 class AccessLog:
     """Writes a line for each request to ``path`` (``-``: standard output) as ``json`` or in Apache's ``combined`` format.
 
-    ``flush`` is how long a line may wait. ``query=False`` leaves queries out, which may carry secrets. ``reopen()`` follows a
-    rotation (SIGHUP). ``lines.dropped`` counts lines that a stuck sink cost. The sink opens with ``async with`` (``running`` does it), or
-    with the first line; ``close()`` writes the rest.
+    ``flush`` is how long a line may wait. Parameters of a query that are named like secrets are masked; ``query=False`` leaves queries
+    out. ``reopen()`` follows a rotation (SIGHUP). ``lines.dropped`` counts lines that a stuck sink cost. The sink opens with ``async with``
+    (``running`` does it), or with the first line; ``close()`` writes the rest.
     """
 
     direct = True
@@ -84,7 +84,9 @@ class AccessLog:
         if time is None:
             time = self._time = asyncio.get_running_loop().time
         notes = request._state or _NO_NOTES
-        target = request.target if self._query else request.target.partition("?")[0]
+        target = notes.get("target") or request.target  # as it came, where a block has changed it
+        if not self._query:
+            target = target.partition("?")[0]
         self._put(
             (
                 self._wall(), notes.get("client") or request.peer.client[0], request.method, target, request.version, status, sent,
