@@ -2,22 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from blocks.core.config.complaint import Complaint
+import click
+
+from blocks.core.config.complaint import Complaint, ConfigErrors, dotted
 
 if TYPE_CHECKING:
+    from blocks.core.config.places import Place
+
     from .source import Source
     from .tables import StackTable
+    from .version import Version
+
+CONFIGURATION = 3
+FILE = click.Path(dir_okay=False, path_type=Path)
+_ONLY_STACK = frozenset(
+    ("include", "process", "servers", "upstreams", "balancers", "gateways", "edges", "apps")
+)  # brokers may stand in both
+_ONLY_GATEWAY = frozenset(
+    ("gateway", "routes", "services", "limits", "auth", "consumers", "alerts", "change", "versions", "redis")
+)
 
 
-def complaints(settings: StackTable, source: Source, told: Iterable[Complaint] = ()) -> list[Complaint]:
+def complaints(
+    settings: StackTable | None,
+    source: Source,
+    told: Iterable[Complaint] = (),
+    environment: Mapping[str, str] | None = None,
+) -> list[Complaint]:
     """What does not make sense in a stack, errors and warnings; ``told`` is known already and is not said again.
 
-    The rules look at ``source``, the tables as they were written, so that one that is wrong does not hide the others; ``settings`` (what
-    could be read of them) is where the files of gateways are named.
+    The rules look at ``source``, the tables as they were written, so that one that is wrong does not hide the others.
     """
+    from .sense.inlined import inlined
     from .sense.rules import judge
 
-    return judge(source.tables, source.folder, {}, told)
+    tables = inlined(source, os.environ if environment is None else environment)
+    return judge(tables, source.folder, told)
+
+
+class Examined(NamedTuple):
+    """A file that was looked at: ``found`` is all that is wrong or doubtful, ``version`` the stack (None when it cannot be made)."""
+
+    source: Source
+    found: list[Complaint]
+    version: Version | None
+
+    @property
+    def errors(self) -> list[Complaint]:
+        """What keeps it from running."""
+        return [one for one in self.found if one.level == "error"]
+
+
+def examine(path: Path, environment: Mapping[str, str] | None = None) -> Examined:
+    """Look at a stack's file without starting anything; nothing is raised."""
+    from random import Random
+
+    from blocks.core.clock import SYSTEM
+
+    from .source import StackErrors, read_stack
+    from .version import make_version
+
+    filled = os.environ if environment is None else environment
+    try:
+        source = read_stack(path, filled)
+    except StackErrors as error:
+        return Examined(error.origin, error.complaints, None)
+    version = None
+    try:
+        version = make_version(source, clock=SYSTEM, random=Random(0), environment=filled)
+        found = version.warnings
+    except StackErrors as error:
+        found = error.complaints
+    found = [*found, *complaints(None, source, found, filled)]
+    found = list(dict.fromkeys(found))
+    return Examined(source, found, None if any(one.level == "error" for one in found) else version)
+
+
+def opened(path: Path) -> Examined:
+    """A stack's file that is right, or an exit with 3 and everything that is wrong with it."""
+    examined = examine(path)
+    if examined.errors:
+        click.echo(examined.source.report(examined.errors), err=True)
+        sys.exit(CONFIGURATION)
+    return examined
+
+
+def is_gateway(path: Path) -> bool:
+    """Whether it is a gateway's own file and not a stack's, by its tables; a file that cannot be read is a stack's."""
+    from blocks.core.config.read import parse
+
+    try:
+        tables = set(parse(path.read_text("utf-8"), path.suffix))
+    except (OSError, ValueError):
+        return False
+    return not tables & _ONLY_STACK and bool(tables & _ONLY_GATEWAY)
+
+
+class Row(NamedTuple):
+    """One complaint as ``--json`` prints it."""
+
+    file: str
+    line: int | None
+    column: int | None
+    level: str
+    key: str
+    message: str
+
+
+def _row(file: Path, place: Place | None, complaint: Complaint) -> Row:
+    line, column = (place.line, place.column) if place is not None else (None, None)
+    return Row(str(file), line, column, complaint.level, dotted(complaint.at), complaint.message)
+
+
+def _stack(path: Path) -> tuple[list[Row], str]:
+    """The rows of a stack's file, and the report for people."""
+    examined = examine(path)
+    rows: list[Row] = []
+    for one in examined.found:
+        found = examined.source.find(one.at)
+        place = examined.source.place(one.at)
+        file, spot = place if place is not None else (path, None)
+        inside = found[1] if found is not None else one.at
+        rows.append(_row(file, spot, one._replace(at=inside)))
+    return rows, examined.source.report(examined.found)
+
+
+def _gateway(path: Path) -> tuple[list[Row], str]:
+    from blocks.core.config.places import nearest
+    from blocks.core.config.report import report
+    from blocks.gateway.config.load import load
+
+    source: Any
+    try:
+        loaded = load(path)
+        found, source = loaded.warnings, loaded.source
+    except ConfigErrors as error:
+        found, source = error.complaints, error.source
+    rows = [_row(path, nearest(source.places, one.at) if source is not None else None, one) for one in found]
+    return rows, report(found, source, str(path))
+
+
+@click.command("check")
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list of what was found, instead of text.")
+def check(files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
+    """Say everything that is wrong with FILES, with line and column: stacks and gateways. Exits with 3 when something is.
+
+    Nothing is started and no port is taken; files that are named are opened, and applications are imported.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # applications are looked for here first, as when the stack runs
+    everything: list[Row] = []
+    failed = False
+    for path in files:
+        rows, text = _gateway(path) if is_gateway(path) else _stack(path)
+        wrong = sum(row.level == "error" or strict for row in rows)
+        failed = failed or bool(wrong)
+        everything += rows
+        if as_json:
+            continue
+        if text:
+            click.echo(text, err=True)
+        click.echo(_summary(path, rows, wrong), err=bool(wrong))
+    if as_json:
+        click.echo(json.dumps([row._asdict() for row in everything], indent=2, ensure_ascii=False))
+    if failed:
+        sys.exit(CONFIGURATION)
+
+
+def _summary(path: Path, rows: list[Row], wrong: int) -> str:
+    warnings = sum(row.level != "error" for row in rows)
+    said = f"{warnings} warning{'' if warnings == 1 else 's'}"
+    errors = len(rows) - warnings
+    return f"{path}: {errors} error{'' if errors == 1 else 's'}, {said}" if wrong else f"{path}: fine, {said}"

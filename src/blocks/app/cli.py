@@ -16,6 +16,10 @@ _COMMANDS = {
     "broker": ("blocks.broker.cli", "broker", "A durable publish/subscribe broker and work queue, and its client."),
     "gateway": ("blocks.gateway.cli", "gateway", "One front door: routes, limits, identity."),
     "edge": ("blocks.edge.cli", "edge", "A caching edge: pull and push."),
+    "check": ("blocks.app.check", "check", "Say everything that is wrong with a file: a stack or a gateway."),
+    "tree": ("blocks.app.tree", "tree", "Draw who asks whom in a stack."),
+    "explain": ("blocks.app.explain", "explain", "Say what a request would meet in every block of a stack."),
+    "schema": ("blocks.app.schema", "schema", "Print the JSON Schema of a file, for editors."),
     "bench": ("blocks.testing.cli", "bench", "Put a URL under an open load, and report percentiles and what failed."),
     "fault": ("blocks.testing.cli", "fault", "A proxy that breaks exactly the connections it is told to."),
 }

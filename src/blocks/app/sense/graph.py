@@ -22,7 +22,7 @@ class Use(NamedTuple):
 class Graph:
     """``homes`` are the handlers' tables by name; ``uses`` what each of them (and each server) names, in the order of the file."""
 
-    def __init__(self, view: View, gateways: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(self, view: View) -> None:
         self.view = view
         self.homes: dict[str, At] = {}
         self.twice: list[tuple[At, At]] = []
@@ -37,7 +37,7 @@ class Graph:
         }
         self.uses: dict[At, list[Use]] = {}
         for at, table in view.tables_of("servers", *HANDLERS):
-            self.uses[at] = list(_uses(view, at, table, (gateways or {}).get(str(at[1]))))
+            self.uses[at] = list(_uses(view, at, table))
 
     def below(self, at: At) -> Iterator[At]:
         """The handlers inside the one at ``at``, each once, the outer before the inner; it itself is the first."""
@@ -69,7 +69,7 @@ def is_url(text: str) -> bool:
     return "://" in text or text.startswith("unix:")
 
 
-def _uses(view: View, at: At, table: Mapping[str, Any], gateway: Mapping[str, Any] | None) -> Iterator[Use]:
+def _uses(view: View, at: At, table: Mapping[str, Any]) -> Iterator[Use]:
     if at[0] == "servers":
         yield from (Use(place, name) for place, name in view.texts((*at, "handler")) if not is_url(name))
     elif at[0] == "balancers":
@@ -81,12 +81,10 @@ def _uses(view: View, at: At, table: Mapping[str, Any], gateway: Mapping[str, An
             if not is_url(text):
                 yield Use(place, text)
     elif at[0] == "gateways":
-        inside = gateway is not None
-        tables = gateway if gateway is not None else table
-        own = _keys(tables.get("services"))
-        for place, name in services(tables):
+        own = _keys(table.get("services"))
+        for place, name in services(table):
             if name not in own:
-                yield Use((*at, "file") if inside else (*at, *place), name)
+                yield Use((*at, *place), name)
 
 
 def services(tables: Mapping[str, Any]) -> Iterator[tuple[At, str]]:
@@ -177,7 +175,8 @@ def unasked(graph: Graph) -> Iterator[Complaint]:
     used = {graph.homes[use.name] for uses in graph.uses.values() for use in uses if use.name in graph.homes}
     for at in graph.homes.values():
         if at not in asked and at not in used:
-            yield Complaint(at, f"nothing serves or asks [{at[0]}.{at[1]}]", "warning")
+            place = (*at, "file") if view.given((*at, "file")) else at
+            yield Complaint(place, f"nothing serves or asks [{at[0]}.{at[1]}]", "warning")
 
 
 def urls(view: View, at: At) -> Iterator[tuple[At, str]]:

@@ -59,6 +59,7 @@ def _quantities(kind: Any, value: Any, at: At) -> Iterator[Complaint]:
 def addresses(graph: Graph) -> Iterator[Complaint]:
     """Where to listen."""
     from blocks.broker.address import Address
+    from blocks.core.activation import is_inherited
     from blocks.http.server import parse_address
 
     view = graph.view
@@ -69,7 +70,8 @@ def addresses(graph: Graph) -> Iterator[Complaint]:
     ):
         for place, text in view.texts((*at, key)):
             try:
-                reader(text)
+                if not is_inherited(text):
+                    reader(text)
             except ConfigError as error:
                 yield Complaint(place, str(error))
     for at, table in view.tables_of("servers"):

@@ -49,15 +49,12 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def judge(
-    tables: Mapping[str, Any],
-    folder: Callable[[At], Path],
-    gateways: Mapping[str, Mapping[str, Any]] | None = None,
-    told: Iterable[Complaint] = (),
-) -> list[Complaint]:
-    """What the rules say of those tables. ``gateways`` are the tables of gateways that have a file of their own, by name; ``told``
-    is what is known to be wrong already: it is not said again, and nothing is said because of it."""
-    whole = Graph(View(tables, StackTable, folder), gateways)
+def judge(tables: Mapping[str, Any], folder: Callable[[At], Path], told: Iterable[Complaint] = ()) -> list[Complaint]:
+    """What the rules say of a stack's tables (those of its gateways' files in their places); ``folder`` says what paths are relative to.
+
+    ``told`` is what is known to be wrong already: it is not said again, and nothing is said because of it.
+    """
+    whole = Graph(View(tables, StackTable, folder))
     heard = [one for one in told if one.level == "error"]
     found = (complaint for rule in RULES for complaint in rule(whole))
     return list(dict.fromkeys(one for one in found if not any(_same(one.at, other.at) for other in heard)))
