@@ -67,7 +67,9 @@ def _retries(balancer: LoadBalancer, request: Request) -> str:
 
 def _probes(health: Health | None, *, passive: bool) -> str:
     if health is None:
-        return "no probes; " + ("failures of requests take an endpoint out" if passive else "nothing takes an endpoint out")
+        return "no probes; " + (
+            "failures of requests take an endpoint out" if passive else "nothing takes an endpoint out"
+        )
     what = f"{health.method} {health.path}" if health.mode == "http" else "connecting"
     rules = f"{health.fall} bad ones take it out, {health.rise} good ones bring it back"
     return f"{what} every {float(health.interval):g} s, each within {float(health.timeout):g} s; {rules}"
