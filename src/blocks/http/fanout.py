@@ -16,6 +16,7 @@ from blocks.core.metrics import Snapshot, merge, render
 from .admin import listen
 from .guard import guard, read_token
 from .options import Serving
+from .worker import LEAVE
 
 _PATIENCE = aiohttp.ClientTimeout(total=30)
 _BODY = 1024 * 1024  # bytes of a request that is passed on
@@ -27,8 +28,7 @@ async def fan_out(
     """Serve the admin API until SIGTERM, or until ``lifeline`` shows that the parent is gone. ``workers`` are their sockets' paths."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     loop.add_reader(lifeline, stopping.set)
     assert serving.admin is not None
@@ -104,7 +104,7 @@ class _Asker:
         parent = os.getppid()
         if not self._leaving and parent == self._parent:
             self._leaving = True
-            asyncio.get_running_loop().call_later(0.05, os.kill, parent, signal.SIGTERM)  # the answer leaves first
+            asyncio.get_running_loop().call_later(0.05, os.kill, parent, LEAVE)  # the answer leaves first
         return web.json_response({"status": "draining"}, status=202)
 
     async def events(self, request: web.Request) -> web.StreamResponse:

@@ -68,6 +68,7 @@ class Serving:
     tls_key: tuple[str, ...] = ()
     tls_client_ca: str | None = None
     drain: float = 10.0
+    lame_duck: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -135,6 +136,13 @@ _FLAGS = [
     _flag(
         "--drain-timeout", "For requests under way when told to stop.", type=DURATION, default=10.0, show_default="10s"
     ),
+    _flag(
+        "--lame-duck",
+        "Before that: answer on, but say not ready, until load balancers have noticed.",
+        type=DURATION,
+        default=0.0,
+        show_default="0s",
+    ),
 ]
 
 
@@ -186,6 +194,7 @@ def _collect(flags: dict[str, Any], default_listen: str) -> Serving:
         tls_key=keys,
         tls_client_ca=client_ca,
         drain=flags.pop("drain_timeout"),
+        lame_duck=flags.pop("lame_duck"),
         settings=settings,
     )
 

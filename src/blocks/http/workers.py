@@ -30,7 +30,7 @@ from .options import Serving
 from .process import announce, run_loop
 from .pulse import Pulse
 from .server import BACKLOG, CannotBind, name_of, parse_address
-from .worker import FAILURE, FINE, Extend, Place, Worker, ready_line
+from .worker import FAILURE, FINE, LEAVE, Extend, Place, Worker, ready_line
 
 _READY_WITHIN = 30.0  # seconds for a worker to become ready
 _STEADY = 10.0  # seconds after which a worker that dies is replaced at once again
@@ -59,6 +59,7 @@ class _Supervisor:
         self._folder = tempfile.mkdtemp(prefix="blocks-")
         self._code = FINE
         self._stopping = False
+        self._signals = 0
         self._notifier = Notifier()
         self._pulse = Pulse(self._notifier)
 
@@ -70,7 +71,7 @@ class _Supervisor:
             for address in self._serving.listen:
                 self._hold(address)
             signal.set_wakeup_fd(writing)
-            for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, LEAVE):
                 signal.signal(name, lambda number, frame: None)
             self._start()
             self._watch(reading)
@@ -110,6 +111,10 @@ class _Supervisor:
             self._pulse.receive()
             for number in os.read(reading, 64) if reading in ready else b"":
                 if number in (signal.SIGTERM, signal.SIGINT):
+                    self._signals += 1
+                    if not self._stopping or self._signals > 1:
+                        self._stop()
+                elif number == LEAVE and not self._stopping:
                     self._stop()
                 elif number == signal.SIGHUP:
                     self._notifier.reloading()
@@ -189,8 +194,10 @@ class _Supervisor:
         code = FAILURE
         try:
             signal.set_wakeup_fd(-1)
-            for name in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            for name in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(name, signal.SIG_DFL)
+            signal.signal(LEAVE, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everybody: the parent says what it means
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves there is nothing to reload
             os.close(self._lifeline[1])
 
@@ -239,6 +246,8 @@ class _Supervisor:
             wait = self._backoffs[number].next()
             events().error("worker-died", worker=number, pid=pid, exit=code, again_in=round(wait, 3))
             self._due.append((now + wait, number))
+        if self._stopping and all(number == self._serving.workers for number, _ in self._children.values()):
+            self._forward(signal.SIGTERM)
 
     def _respawn(self, now: float) -> None:
         for entry in [entry for entry in self._due if entry[0] <= now]:
@@ -247,12 +256,15 @@ class _Supervisor:
 
     def _stop(self) -> None:
         if not self._stopping:
-            self._notifier.stopping(self._serving.drain)
+            self._notifier.stopping(self._serving.lame_duck + self._serving.drain)
         self._stopping = True
         self._forward(signal.SIGTERM)
 
     def _forward(self, number: signal.Signals) -> None:
-        for pid in self._children:
+        """To the workers; the admin API answers until the last of them has gone."""
+        workers = [pid for pid, (child, _) in self._children.items() if child < self._serving.workers]
+        told = workers or (list(self._children) if number == signal.SIGTERM else [])
+        for pid in told:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
