@@ -84,7 +84,7 @@ def test_a_seed_repeats_everything_and_a_log_replays_it(seed: int, share: float,
     [
         "reset", "next 2: reset", "every 10 path /pay: delay 200ms", "chance 1%: cut-body 100", "after 3, next 1: cut-head",
         "method POST next 2: status 503", "trickle 1 100ms", "bandwidth 10kB/s", "connections next 1: reset",
-        "connections: bandwidth 1kB/s",
+        "connections: bandwidth 1kB/s", "next 2: reorder 2 5s", "reorder", "connections next 1: delay 1s", "connections: corrupt-body",
     ],
 )  # fmt: skip
 def test_lines_that_people_write_are_armed(line: str):
@@ -105,7 +105,8 @@ def test_lines_that_people_write_are_armed(line: str):
         ("chance 200%: reset", "at most 1"),
         ("next 0: reset", "would hit nothing"),
         ("every 0: reset", "means nothing"),
-        ("connections: delay 1s", "is for requests"),
+        ("connections: status 503", "is for requests"),
+        ("reorder 0", "means nothing"),
         ("", "there is no fault ''"),
     ],
 )

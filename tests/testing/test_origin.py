@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from blocks import Request, Response, Upstream
+from blocks.broker import connect
+from blocks.broker.errors import LeaseLost
 from blocks.core.errors import UpstreamFault, UpstreamTimeout
 from blocks.http import Headers
 
@@ -241,3 +243,100 @@ async def test_a_link_cuts_and_stalls_without_knowing_the_protocol(blocks):
         await asyncio.open_connection(*link.address)
     await link.recover()
     assert (await raw(link))[0].endswith(b"hello")
+
+
+async def test_answers_overtake_each_other(blocks):
+    origin = await blocks.origin()
+    origin.fault.next(2).reorder(by=2)
+    done: list[str] = []
+
+    async def ask(path: str) -> None:
+        await blocks.get(origin, path)
+        done.append(path)
+
+    asks = []
+    for path in ("/1", "/2", "/3", "/4", "/5"):
+        asks.append(asyncio.create_task(ask(path)))
+        await asyncio.sleep(0.1)
+    await asyncio.gather(*asks)
+    assert done == ["/3", "/4", "/1", "/2", "/5"] or done == ["/3", "/4", "/2", "/1", "/5"]
+    origin.fault.next().reorder(within="30s")
+    began = blocks.clock.monotonic()
+    await ask("/alone")
+    assert blocks.clock.monotonic() - began == pytest.approx(30)
+
+
+async def test_a_connection_is_slow_as_a_whole_and_loses_nothing(blocks):
+    origin = await blocks.origin("x" * 200_000)
+    whole = (await raw(origin))[0]
+    origin.fault.connections.next().delay("3s")
+    data, error, passed = await raw(origin)
+    assert (data, error) == (whole, None)
+    assert passed == pytest.approx(3)
+
+
+async def test_a_link_corrupts_one_byte_of_a_connection(blocks):
+    origin = await blocks.origin("z" * 100)
+    link = await blocks.link(origin)
+    whole = (await raw(link))[0]
+    link.fault.connections.next().corrupt_body()
+    data = (await raw(link))[0]
+    assert sum(a != b for a, b in zip(data, whole, strict=True)) == 1
+    assert (await raw(link))[0] == whole
+
+
+async def test_a_link_has_a_latency_in_each_direction(blocks):
+    origin = await blocks.origin("hello")
+    link = await blocks.link(origin)
+    for to_server, to_client in (("2s", 0), (0, "5s"), ("2s", "5s"), (0, 0)):
+        link.slow(to_server=to_server, to_client=to_client)
+        data, error, passed = await raw(link)
+        assert data.endswith(b"hello")
+        assert error is None
+        expected = (2 if to_server else 0) + (5 if to_client else 0)
+        assert passed == pytest.approx(expected, abs=0.1)
+
+
+async def test_a_link_stalls_in_one_direction_only(blocks):
+    origin = await blocks.origin("hello")
+    link = await blocks.link(origin)
+    link.stall("to-client")
+    assert isinstance((await raw(link, limit=60))[1], TimeoutError)
+    assert origin.journal.total == 1  # the request did arrive
+    link.flow()
+    link.stall("to-server")
+    assert isinstance((await raw(link, limit=5))[1], TimeoutError)  # before the origin gives up on the silent client
+    assert origin.journal.total == 1
+
+
+async def test_acks_that_come_too_late_are_told_and_the_message_comes_again(blocks):
+    broker = await blocks.broker()
+    link = await blocks.link(broker)
+    client = await blocks.enter(connect("blocks://{}:{}".format(*link.address)))
+    await broker.publish("orders", b"one")
+    async with client.subscribe("orders", group="workers", lease="5s", start="earliest") as messages:
+        first = await anext(messages)
+        link.slow(to_server="12s")
+        with pytest.raises(LeaseLost):
+            await first.ack(wait=True)
+        link.slow()
+        async for again in messages:
+            assert again.payload == b"one"
+            try:
+                await again.ack(wait=True)
+                break
+            except LeaseLost:
+                continue  # one of those that came while acks took too long
+        assert again.attempt > 1
+        assert broker.topic("orders").lag("workers") == 0
+
+
+@pytest.mark.integration
+async def test_the_next_two_of_ten_thousand_are_exactly_two_on_the_wire(blocks):
+    origin = await blocks.origin()
+    armed = origin.fault.after(4_000).next(2).status(503)
+    result = await blocks.load(origin, rate=2_000, duration=5, concurrency=None)
+    assert result.requests == 10_000
+    assert result.statuses == {200: 9_998, 503: 2}
+    assert armed.hits == [4_001, 4_002]
+    assert [entry.number for entry in origin.journal if entry.fault] == [4_001, 4_002]

@@ -268,8 +268,9 @@ def fault(target: str, listen: str, lines: tuple[str, ...], seed: int, control: 
     """Stand between clients and TARGET, and fail as told: http://HOST:PORT, or HOST:PORT for any TCP protocol.
 
     A rule is WHICH: WHAT. WHICH: next N, every N, after N, chance 1%, method M, path /prefix; "connections" first for a rule that is
-    looked at when a connection is accepted (the only kind that TCP has). WHAT: reset, close, hang, half-open, delay 200ms, trickle 1 100ms,
-    bandwidth 10kB/s, cut-head, cut-body 100, corrupt-head, corrupt-body, duplicate, status 503. Prints one JSON line when it is ready.
+    looked at when a connection is accepted (the only kind that TCP has). WHAT: reset, close, hang, half-open, delay 200ms, reorder 1 1s,
+    trickle 1 100ms, bandwidth 10kB/s, cut-head, cut-body 100, corrupt-head, corrupt-body, duplicate, status 503.
+    Prints one JSON line when it is ready.
     """
     with asyncio.Runner() as runner:
         try:

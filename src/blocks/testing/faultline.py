@@ -23,6 +23,7 @@ _VERBS: dict[str, tuple[str, int, int]] = {
     "hang": ("hang", 0, 0),
     "half-open": ("half_open", 0, 0),
     "delay": ("delay", 1, 1),
+    "reorder": ("reorder", 0, 2),
     "trickle": ("trickle", 0, 2),
     "bandwidth": ("bandwidth", 1, 1),
     "cut-head": ("cut_head", 0, 1),
@@ -32,7 +33,9 @@ _VERBS: dict[str, tuple[str, int, int]] = {
     "duplicate": ("duplicate", 0, 0),
     "status": ("status", 1, 1),
 }
-_OF_CONNECTIONS = frozenset({"reset", "close", "hang", "half-open", "trickle", "bandwidth", "cut-body"})
+_OF_CONNECTIONS = frozenset(
+    {"reset", "close", "hang", "half-open", "delay", "trickle", "bandwidth", "cut-body", "corrupt-body"}
+)
 VERBS = tuple(_VERBS)
 
 
@@ -80,6 +83,8 @@ def _do(choice: Choice, words: list[str], line: str, of_connections: bool) -> Ar
         )
     if verb in ("status", "cut-head"):
         values = [_number(value) for value in values]
+    elif verb == "reorder":
+        values = [_number(value) for value in values[:1]] + values[1:]
     armed: Armed = getattr(choice, method)(*values)
     return armed
 

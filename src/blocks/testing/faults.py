@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
+from blocks.core.errors import ConfigError
 from blocks.core.quantities import rate as rate_of
 from blocks.core.quantities import seconds, size
 
@@ -55,8 +56,17 @@ class Choice(Which):
         return self.arm(Effect("half-open"))
 
     def delay(self, time: float | str) -> Armed:
-        """The answer comes ``time`` later."""
+        """The answer comes ``time`` later; for a connection: each byte of it does."""
         return self.arm(Effect("delay", delay=seconds(time)))
+
+    def reorder(self, by: int = 1, within: float | str = "1s") -> Armed:
+        """The answer waits until ``by`` requests that came later were answered, ``within`` at most: answers overtake each other.
+
+        Answers on one HTTP/1.1 connection keep their order by definition: there it only waits.
+        """
+        if by < 1:
+            raise ConfigError(f"reorder(by={by!r}) means nothing; give 1 or more")
+        return self.arm(Effect("reorder", delay=seconds(within), size=by))
 
     def trickle(self, pieces: int | str = 1, every: float | str = "100ms") -> Armed:
         """The answer, head and all, comes ``pieces`` bytes at a time."""
@@ -79,7 +89,7 @@ class Choice(Which):
         return self.arm(Effect("corrupt-head"))
 
     def corrupt_body(self) -> Armed:
-        """One byte in the first piece of the body is wrong."""
+        """One byte in the first piece of the body is wrong; for a connection: of what is sent on it."""
         return self.arm(Effect("corrupt-body"))
 
     def duplicate(self) -> Armed:
@@ -100,7 +110,7 @@ class Faults(Choice):
     def __init__(self, random: Random | None = None, *, connections: bool = True) -> None:
         super().__init__(Rules(random))
         self.connections = Faults(self._rules.random, connections=False) if connections else self
-        """The same for connections, decided when they are accepted: reset, close, hang, half-open, trickle, bandwidth, cut_body."""
+        """For connections, when they are accepted: reset, close, hang, half-open, delay, trickle, bandwidth, cut_body, corrupt_body."""
 
     def _with(self, **more: Any) -> Choice:  # type: ignore[override]  # a choice among these, not more rules
         return Choice(self._rules, **{**self._chosen, **more})

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .faults import Faults
+from .lag import Lag
 from .rules import Effect
 
 HIGH, LOW = 65536, 16384  # bytes held back by a slow answer at which its source is paused, and let go again
@@ -33,6 +34,8 @@ class Gate(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._closing = False
         self._paused = False
+        self._lag: Lag | None = None  # when the whole connection is slow
+        self._late = 0.0
 
     # -- from the socket
 
@@ -44,8 +47,10 @@ class Gate(asyncio.Protocol):
         effect = self._faults.connections.decide(transport.get_extra_info("peername"))
         if effect is None:
             return
-        if effect.kind in ("pace", "cut-body"):
+        if effect.kind in ("pace", "cut-body", "corrupt-body"):
             self._effect, self._whole = effect, True
+        elif effect.kind == "delay":
+            self._lag, self._late = Lag(self._write_late), effect.delay
         elif effect.kind == "reset":
             self.reset()
         elif effect.kind == "close":
@@ -76,6 +81,8 @@ class Gate(asyncio.Protocol):
         """The connection is gone."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._lag is not None:
+            self._lag.stop()
         self._held.clear()
         self._closed(self)
         self.inner.connection_lost(exc)
@@ -107,7 +114,9 @@ class Gate(asyncio.Protocol):
         if self._deaf or self._closing:
             return
         effect = self._effect
-        if effect is None:
+        if self._lag is not None:
+            self._lag.put(bytes(data), self._late)
+        elif effect is None:
             self.transport.write(data)
         elif effect.kind in ("pace", "duplicate"):
             self._hold(data, effect)
@@ -128,7 +137,7 @@ class Gate(asyncio.Protocol):
             self.transport.write(data)
         elif effect.kind == "corrupt-body":
             start = max(0, self._head - before)
-            if self._head and start < len(data):
+            if (self._head or self._whole) and start < len(data):
                 data = _flipped(data, start + effect.seed % (len(data) - start), effect.seed)
                 self._effect = None
             self.transport.write(data)
@@ -182,7 +191,9 @@ class Gate(asyncio.Protocol):
         """The inner protocol is done; what is held back still goes out."""
         if self._deaf:
             return
-        if self._held:
+        if self._lag is not None:
+            self._lag.put(self.transport.close, self._late)
+        elif self._held:
             self._closing = True
         else:
             self.transport.close()
@@ -193,9 +204,29 @@ class Gate(asyncio.Protocol):
         return self._closing or self.transport.is_closing()
 
     @property
+    def lagging(self) -> bool:
+        """Whether the whole connection is slow."""
+        return self._lag is not None
+
+    @property
     def held(self) -> int:
         """Bytes held back."""
-        return len(self._held)
+        return len(self._held) + (self._lag.held if self._lag is not None else 0)
+
+    def end(self) -> None:
+        """The inner protocol ends its side, after what is held back."""
+        if self._lag is not None:
+            self._lag.put(self._end_late, self._late)
+        else:
+            self.transport.write_eof()
+
+    def _write_late(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def _end_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write_eof()
 
 
 def _flipped(data: bytes, at: int, seed: int) -> bytes:
@@ -234,11 +265,11 @@ class Outlet(asyncio.Transport):
 
     def write_eof(self) -> None:
         """End our side."""
-        self._gate.transport.write_eof()
+        self._gate.end()
 
     def can_write_eof(self) -> bool:
         """Not while bytes are held back."""
-        return self._gate.transport.can_write_eof() and not self._gate.held
+        return self._gate.transport.can_write_eof() and (self._gate.lagging or not self._gate.held)
 
     def pause_reading(self) -> None:
         """As the socket's."""

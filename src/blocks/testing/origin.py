@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -27,6 +28,15 @@ from .timeline import Timeline
 
 LARGEST = 16 * 1024 * 1024  # bytes of a request's body that an origin takes to memory
 Answer = Handler | Response | str | bytes | dict[str, Any] | list[Any] | int
+
+
+@dataclass(eq=False, slots=True)
+class _Behind:
+    """The answer to a request is to be overtaken by ``left`` others."""
+
+    number: int
+    left: int
+    free: asyncio.Future[None]
 
 
 class Origin(Door):
@@ -55,6 +65,7 @@ class Origin(Door):
         self._keep_bodies = keep_bodies
         self._paths: dict[str, Answer] = {}
         self._row: deque[Answer] = deque()
+        self._behind: list[_Behind] = []
         self._service: Service | None = None
         self._entered: Any = None
 
@@ -111,7 +122,7 @@ class Origin(Door):
             gate.spoil(effect)
         given = self._row.popleft() if self._row else self._paths.get(request.path, self.answer)
         if effect is not None:
-            await self._strike(effect, gate)
+            await self._strike(effect, gate, entry.number)
             if effect.answer is not None:
                 given = effect.answer
         if self._keep_bodies and isinstance(request.body, Stream | bytes):
@@ -120,13 +131,36 @@ class Origin(Door):
         if effect is not None and effect.kind == "duplicate":
             await response.read(LARGEST)
         entry.status = response.status
+        if self._behind:
+            self._pass_by(entry.number)
         return response
 
-    async def _strike(self, effect: Effect, gate: Gate | None) -> None:
+    async def _overtaken(self, number: int, by: int, within: float) -> None:
+        """Return when so many requests that came after ``number`` were answered."""
+        waiting = _Behind(number, by, asyncio.get_running_loop().create_future())
+        self._behind.append(waiting)
+        try:
+            async with asyncio.timeout(within):
+                await waiting.free
+        except TimeoutError:
+            pass
+        finally:
+            self._behind.remove(waiting)
+
+    def _pass_by(self, number: int) -> None:
+        for waiting in self._behind:
+            if number > waiting.number:
+                waiting.left -= 1
+                if waiting.left <= 0 and not waiting.free.done():
+                    waiting.free.set_result(None)
+
+    async def _strike(self, effect: Effect, gate: Gate | None, number: int) -> None:
         """Do what happens before the answer. After the kinds that give no answer this never returns: the connection's end cancels it."""
         kind = effect.kind
         if kind == "delay":
             await asyncio.sleep(effect.delay)
+        elif kind == "reorder":
+            await self._overtaken(number, effect.size or 1, effect.delay)
         elif kind in _SILENT:
             if gate is not None:
                 _SILENT[kind](gate)
