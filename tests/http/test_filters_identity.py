@@ -51,7 +51,7 @@ async def through(filter: Any, headers: Any = None, peer: Peer | None = None, **
 )
 def test_an_appended_section_is_the_section_with_the_pair(pairs: list[tuple[bytes, bytes]], name: bytes) -> None:
     plain = Section([*pairs, (name, b"x")])
-    fast = Appended(Section(pairs), (name, b"x"))
+    fast = Appended(Section(pairs), ((name, b"x"),))
     assert fast.wire == plain.wire
     assert fast.index == plain.index
     assert fast.pairs == plain.pairs
@@ -280,11 +280,13 @@ async def test_a_repeated_header_block_is_worked_out_once_for_each_peer() -> Non
     filter, seen = forwarded(), Seen()
     app = chain(filter, to=seen)
     one, other = Peer(("1.2.3.4", 1), LOCAL), Peer(("5.6.7.8", 1), LOCAL)
-    for peer in (one, one, other):
+    for peer in (one, one, one, other):
         await app(Request(headers=Headers.of(section), peer=peer))
-    first, second, third = seen.requests
-    assert first.headers.section is second.headers.section
-    assert (second.state["client"], third.state["client"]) == ("1.2.3.4", "5.6.7.8")
+    first, second, third, last = seen.requests
+    assert second.headers.section is third.headers.section
+    assert first.headers == second.headers != last.headers
+    assert first.headers.section.wire == second.headers.section.wire
+    assert (third.state["client"], last.state["client"]) == ("1.2.3.4", "5.6.7.8")
 
 
 @pytest.mark.parametrize(

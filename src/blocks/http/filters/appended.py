@@ -6,17 +6,23 @@ joining them again would cost 3 µs; this costs 0.3 µs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..message import Pair, Section, wire_name
 
 
 class Appended(Section):
-    """``base`` and one more pair behind it. The pairs as a list are made only when somebody asks for them."""
+    """``base`` and more pairs behind it. The pairs as a list are made only when somebody asks for them.
 
-    __slots__ = ("_base", "_extra", "_pairs")
+    ``lines`` is what ``lines_of`` gives for the pairs, for who has it at hand.
+    """
 
-    def __init__(self, base: Section, extra: Pair) -> None:
+    __slots__ = ("_base", "_extra", "_lines", "_pairs")
+
+    def __init__(self, base: Section, extra: tuple[Pair, ...], lines: bytes = b"") -> None:
         self._base = base
         self._extra = extra
+        self._lines = lines
         self._pairs: list[Pair] | None = None
         self.derived = {}
         self._index = None
@@ -29,7 +35,7 @@ class Appended(Section):
         """(lower-case name, value) in order."""
         pairs = self._pairs
         if pairs is None:
-            pairs = self._pairs = [*self._base.pairs, self._extra]
+            pairs = self._pairs = [*self._base.pairs, *self._extra]
         return pairs
 
     @property
@@ -37,20 +43,24 @@ class Appended(Section):
         """Values by name."""
         index = self._index
         if index is None:
-            name, value = self._extra
             index = self._index = dict(self._base.index)
-            index[name] = [*index.get(name, ()), value]
+            for name, value in self._extra:
+                index[name] = [*index.get(name, ()), value]
         return index
 
     def has(self, name: bytes) -> bool:
         """Whether a lower-case name is among them."""
-        return name == self._extra[0] or self._base.has(name)
+        return any(name == pair[0] for pair in self._extra) or self._base.has(name)
 
     @property
     def wire(self) -> bytes:
         """The field lines as HTTP/1 sends them."""
         wire = self._wire
         if wire is None:
-            name, value = self._extra
-            wire = self._wire = self._base.wire + wire_name(name) + value + b"\r\n"
+            wire = self._wire = self._base.wire + (self._lines or lines_of(self._extra))
         return wire
+
+
+def lines_of(pairs: Iterable[Pair]) -> bytes:
+    """The pairs as HTTP/1 sends them, each ended by CRLF."""
+    return b"".join([wire_name(name) + value + b"\r\n" for name, value in pairs])

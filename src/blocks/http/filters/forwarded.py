@@ -16,6 +16,7 @@ from blocks.core.errors import ConfigError
 from ..handler import Handler
 from ..message import Pair, Peer, Request, Response, Section
 from .addresses import Networks, address_of, element, node_of, quoted_node
+from .appended import Appended, lines_of
 from .told import Told, told_by_forwarded, told_by_x
 
 Family = Literal["x-forwarded", "forwarded"]
@@ -25,7 +26,9 @@ _X = b"x-forwarded-"
 _CLAIMS = frozenset(
     [b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip", b"x-original-forwarded-for"]
 )
+_ONCE: tuple[Any, ...] = (None, 0)
 _NOTHING = Told([], [], "", "", "", b"")
+_MEMO = 4096  # names, and hosts with clients, that are remembered
 _HOPS = 32  # addresses of a chain that are read; longer ones are an attack or a loop
 
 
@@ -63,13 +66,24 @@ class Forwarded:
         self._emit = frozenset(emit)
         self._via = via.encode("ascii") if via is not None else None
         self._by = quoted_node(by) if by is not None else None
+        self._known: dict[tuple[object, ...], tuple[tuple[Pair, ...], bytes]] = {}
 
     def __call__(self, request: Request, next: Handler) -> Coroutine[Any, Any, Response]:
-        """Continue with the fields replaced; a header block that repeats on a connection is worked out once."""
+        """Continue with the fields replaced; a header block that repeats on a connection is worked out once.
+
+        One that comes for the first time may not come again: nothing is kept of it but that it came.
+        """
         section, peer = request.headers.section, request.peer
         known = section.derived.get(self)
-        if known is None or known[0] is not peer or known[1] != request.version:
-            known = section.derived[self] = (peer, request.version, *self._work_out(section, peer, request.version))
+        if known is None:
+            section.derived[self] = _ONCE
+            known = (peer, request.version, *self._work_out(section, peer, request.version))
+        elif known[0] is not peer or known[1] != request.version:
+            sent, client, scheme = self._work_out(section, peer, request.version)
+            sent = (
+                Section(sent.pairs) if type(sent) is Appended else sent
+            )  # the section must not be kept by what is kept with it
+            known = section.derived[self] = (peer, request.version, sent, client, scheme)
         request.headers.section = known[2]
         state = request.state
         state["client"] = known[3]
@@ -78,18 +92,41 @@ class Forwarded:
 
     def _work_out(self, section: Section, peer: Peer, version: int) -> tuple[Section, str, str]:
         """(section to send on, client's address, client's scheme)."""
+        trusted = self._networks.trusts(peer.client[0])
+        if not trusted and _silent(section.pairs):
+            fields, lines = self._first_hop(_host(section), peer, version)
+            return Appended(section, fields, lines), address_of(peer.client[0]) or "", peer.scheme
         told = _NOTHING
-        if self._networks.trusts(peer.client[0]):
+        if trusted:
             told = told_by_x(section) if self._believe == "x-forwarded" else told_by_forwarded(section)
         scheme = told.scheme or peer.scheme
         pairs = [pair for pair in section.pairs if not _claim(pair[0])]
-        if "x-forwarded" in self._emit:
-            pairs.extend(_x_fields(told, section, peer, scheme))
-        if "forwarded" in self._emit:
-            pairs.append((b"forwarded", b", ".join([*told.elements, self._element(section, peer)])))
+        pairs.extend(self._fields(told, _host(section), peer, scheme))
         if self._via is not None:
             pairs = self._with_via(pairs, version)
         return Section(pairs), self._client(told.chain, peer), scheme
+
+    def _first_hop(self, host: bytes, peer: Peer, version: int) -> tuple[tuple[Pair, ...], bytes]:
+        """The fields of a request that says nothing of proxies, and their lines. They are few, and each is asked for again and again."""
+        key = (host, peer.client[0], peer.server[1], peer.scheme, version)
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= _MEMO:
+                self._known.clear()
+            fields = self._fields(_NOTHING, host, peer, peer.scheme)
+            if self._via is not None:
+                fields = self._with_via(fields, version)
+            known = self._known[key] = (tuple(fields), lines_of(fields))
+        return known
+
+    def _fields(self, told: Told, host: bytes, peer: Peer, scheme: str) -> list[Pair]:
+        """What is said of the client in the families asked for."""
+        fields: list[Pair] = []
+        if "x-forwarded" in self._emit:
+            fields.extend(_x_fields(told, host, peer, scheme))
+        if "forwarded" in self._emit:
+            fields.append((b"forwarded", b", ".join([*told.elements, self._element(host, peer)])))
+        return fields
 
     def _client(self, chain: list[str], peer: Peer) -> str:
         """The last address of the chain that is not a trusted proxy's; an entry that is no address ends what can be believed."""
@@ -103,11 +140,10 @@ class Forwarded:
                 break
         return client
 
-    def _element(self, section: Section, peer: Peer) -> bytes:
+    def _element(self, host: bytes, peer: Peer) -> bytes:
         """This hop in Forwarded (RFC 7239 §4)."""
         by = [f"by={self._by}"] if self._by is not None else []
-        host = section.index.get(b"host", (b"",))[0].decode("latin-1")
-        return element(node_of(peer), host, peer.scheme, *by)
+        return element(node_of(peer), host.decode("latin-1"), peer.scheme, *by)
 
     def _with_via(self, pairs: list[Pair], version: int) -> list[Pair]:
         assert self._via is not None
@@ -126,15 +162,38 @@ def _claim(name: bytes) -> bool:
     return name.startswith(_X) or name in _CLAIMS
 
 
-def _x_fields(told: Told, section: Section, peer: Peer, scheme: str) -> list[Pair]:
+_plain: set[bytes] = set()  # names that were found to be neither claims nor Via
+
+
+def _silent(pairs: list[Pair]) -> bool:
+    """Whether no field speaks about clients or proxies."""
+    names = [pair[0] for pair in pairs]
+    if _plain.issuperset(names):
+        return True
+    for name in names:
+        if name == b"via" or _claim(name):
+            return False
+        if len(_plain) < _MEMO:
+            _plain.add(name)
+    return True
+
+
+def _host(section: Section) -> bytes:
+    for name, value in section.pairs:
+        if name == b"host":
+            return value
+    return b""
+
+
+def _x_fields(told: Told, host: bytes, peer: Peer, scheme: str) -> list[Pair]:
     """X-Forwarded-For with this hop behind; the others as the outermost proxy had them, else as this connection has them."""
     fields = [
         (b"x-forwarded-for", ", ".join([*told.chain, node_of(peer)]).encode("latin-1")),
         (b"x-forwarded-proto", scheme.encode("ascii")),
     ]
-    host = told.host.encode("latin-1") if told.host else section.index.get(b"host", (b"",))[0]
-    if host:
-        fields.append((b"x-forwarded-host", host))
+    outermost = told.host.encode("latin-1") if told.host else host
+    if outermost:
+        fields.append((b"x-forwarded-host", outermost))
     port = told.port or str(peer.server[1] or (443 if scheme == "https" else 80))
     fields.append((b"x-forwarded-port", port.encode("ascii")))
     if told.prefix:

@@ -63,7 +63,7 @@ def request_id(
             if start is None:
                 start = draw() + "-"
             request.state["request_id"] = given = f"{start}{numbers.__next__():x}"
-            headers.section = Appended(base, (name, given.encode("ascii")))
+            headers.section = Appended(base, ((name, given.encode("ascii")),))
         return echoed(request, next, name, given) if echo else next(request)
 
     return named(filter, "request_id")

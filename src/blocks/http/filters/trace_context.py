@@ -63,7 +63,7 @@ def trace_context(*, accept: bool = True, sampled: bool = False, random: Random 
             trace = Trace(f"{source.getrandbits(128) or 1:032x}", f"{source.getrandbits(64) or 1:016x}", sampled)
             request.state["trace"] = trace
             value = f"00-{trace.trace_id}-{trace.parent_id}-{'01' if sampled else '00'}".encode("ascii")
-            headers.section = Appended(found, (b"traceparent", value))
+            headers.section = Appended(found, ((b"traceparent", value),))
         return next(request)
 
     return named(filter, "trace_context")
