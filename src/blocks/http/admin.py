@@ -34,7 +34,7 @@ from .server import CannotBind, parse_address
 from .service import Service
 
 if TYPE_CHECKING:
-    from .worker import Extend
+    from .job import Extend
 
 R = TypeVar("R")
 

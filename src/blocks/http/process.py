@@ -16,9 +16,11 @@ from typing import Any, NoReturn
 from blocks.core.errors import BlocksError, ConfigError
 
 from .handler import Handler
+from .job import Extend, Job
 from .options import Serving
 from .server import CannotBind
-from .worker import CANNOT_BIND, CONFIGURATION, FAILURE, FINE, Extend, Worker
+from .single import SingleJob
+from .worker import CANNOT_BIND, CONFIGURATION, FAILURE, FINE, Worker
 
 
 def run_process(block: str, build: Callable[[], Handler], serving: Serving, *, admin: Extend | None = None) -> NoReturn:
@@ -27,15 +29,19 @@ def run_process(block: str, build: Callable[[], Handler], serving: Serving, *, a
     ``build`` runs in each worker, before the event loop serves. ``admin`` adds a block's own routes to the admin API. Exit codes: 0 fine,
     1 failure, 3 configuration, 4 cannot bind, 5 requests were cut as the drain took too long. What was wrong is one line on standard error.
     """
+    run_job(SingleJob(block, build, serving, admin))
+
+
+def run_job(job: Job) -> NoReturn:
+    """Do ``job`` until a signal comes, then exit the process, as ``run_process`` does."""
     _raise_descriptor_limit()
     try:
-        if serving.workers > 1:
+        if job.serving.workers > 1:
             from .workers import supervise
 
-            code = supervise(block, build, serving, admin)
+            code = supervise(job)
         else:
-            worker = Worker(block, build, serving, admin, lambda line: announce(line, serving.ports_file))
-            code = run_loop(worker.run())
+            code = run_loop(_alone(job))
     except CannotBind as error:
         code = _say(error, CANNOT_BIND)
     except ConfigError as error:
@@ -45,6 +51,10 @@ def run_process(block: str, build: Callable[[], Handler], serving: Serving, *, a
     except KeyboardInterrupt:
         code = FINE
     sys.exit(code)
+
+
+async def _alone(job: Job) -> int:
+    return await Worker(job, lambda line: announce(line, job.serving.ports_file)).run()
 
 
 def _say(error: BaseException, code: int) -> int:

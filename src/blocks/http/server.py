@@ -89,7 +89,7 @@ class Server:
     ) -> None:
         self.handler = handler
         self.parts = (handler,)
-        self._addresses = {address: None if is_inherited(address) else parse_address(address) for address in addresses}
+        self._addresses = [(text, None if is_inherited(text) else parse_address(text)) for text in addresses]
         self._sockets = list(sockets)
         self._lent = dict(lent or {})
         self._tls = tls
@@ -146,10 +146,10 @@ class Server:
                 clock=self._clock,
             )
             stack.push_async_callback(self._close_listeners)
-            for address, parsed in self._addresses.items():
+            for address, parsed in self._addresses:
                 before = len(self._listeners)
                 await self._open(loop, service, address, parsed)
-                self._at[address] = self._listeners[before:]
+                self._at.setdefault(address, []).extend(self._listeners[before:])
             for given in self._sockets:
                 await self._adopt(loop, service, given)
             self._stack = stack.pop_all()
@@ -158,7 +158,7 @@ class Server:
         self, loop: asyncio.AbstractEventLoop, service: Service, address: str, parsed: tuple[str, int] | str | None
     ) -> None:
         """Listen on one address: on the sockets that were lent for it, or handed to the process, or on a new one."""
-        lent = self._lent.get(address)
+        lent = self._lent.pop(address, None)
         if lent is None and parsed is not None:
             await self._listen(loop, service, parsed)
             return
@@ -171,7 +171,8 @@ class Server:
 
     def bequeath(self, heir: Server) -> None:
         """Leave to ``heir`` the paths of Unix sockets that it listens on, too: it removes them, at its end."""
-        shared = [path for path in self._paths if path in heir._addresses.values()]
+        theirs = [parsed for _, parsed in heir._addresses]
+        shared = [path for path in self._paths if path in theirs]
         self._paths = [path for path in self._paths if path not in shared]
         heir._paths += shared
 

@@ -19,6 +19,9 @@ from .options import Serving
 FINE, FAILURE, USAGE, CONFIGURATION, CANNOT_BIND, DRAIN_TIMED_OUT = range(6)
 """Exit codes."""
 
+LEAVE = signal.SIGUSR1
+"""What the admin API tells a parent of several workers: drain. Unlike SIGTERM it does not make the next signal a second one."""
+
 Ready = Callable[[dict[str, Any]], None]
 
 
@@ -36,6 +39,7 @@ class Worker:
         self._notifier = Notifier() if place is None else place.notifier
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._signals = 0
         self._run: Run | None = None
 
     async def run(self) -> int:
@@ -56,12 +60,28 @@ class Worker:
             self._notifier.ready(f"serving on {', '.join(line['listen'])}")
             stack.callback(self._notifier.watch(asyncio.get_running_loop()).cancel)
             await self._stopping.wait()
-            self._notifier.stopping(self._serving.drain)
+            self._notifier.stopping(self._serving.lame_duck + self._serving.drain)
+            await self._linger()
             return await self._drain(run)
 
     def stop(self) -> None:
-        """Drain and leave; called again, leave now."""
-        (self._hurry if self._stopping.is_set() else self._stopping).set()
+        """Drain and leave; called again, leave now. (A signal: one that comes after ``leave`` is still the first.)"""
+        self._stopping.set()
+        self._signals += 1
+        if self._signals > 1:
+            self._hurry.set()
+
+    def leave(self) -> None:
+        """Drain and leave, however often it is called."""
+        self._stopping.set()
+
+    async def _linger(self) -> None:
+        """Answer on, no longer ready, until whoever sends clients here has noticed, or somebody is in a hurry."""
+        if self._serving.lame_duck > 0:
+            try:
+                await asyncio.wait_for(self._hurry.wait(), self._serving.lame_duck)
+            except TimeoutError:
+                pass
 
     def reload(self) -> None:
         """Begin to reload; before there is anything that serves, there is nothing to reload."""
@@ -71,7 +91,10 @@ class Worker:
 
     def _listen_to_signals(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        for number, act in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self.reload)):
+        acts = {signal.SIGTERM: self.stop, signal.SIGHUP: self.reload}
+        if self._place is None:  # Ctrl-C reaches every process of a terminal: a parent says what it means
+            acts[signal.SIGINT] = self.stop
+        for number, act in acts.items():
             loop.add_signal_handler(number, act)
             stack.callback(loop.remove_signal_handler, number)
         if self._place is not None:
@@ -79,7 +102,7 @@ class Worker:
 
     def _orphaned(self, lifeline: int) -> None:
         asyncio.get_running_loop().remove_reader(lifeline)
-        self.stop()
+        self.leave()
 
     async def _admin(self, run: Run, stack: AsyncExitStack) -> str | None:
         """Where the admin API listens; None without one."""
@@ -87,7 +110,8 @@ class Worker:
             return None
         from .admin import Admin
 
-        subject = run.subject(self.stop)
+        subject = run.subject(self.leave)
+        subject.draining = self._stopping.is_set
         reload = subject.reload
 
         async def told() -> Any:

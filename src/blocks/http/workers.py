@@ -25,33 +25,30 @@ from blocks.core.backoff import Backoff
 from blocks.core.logging import events
 from blocks.core.notify import Notifier
 
-from .handler import Handler
-from .options import Serving
+from .job import Job, Place, Spot, ready_line
 from .process import announce, run_loop
 from .pulse import Pulse
 from .server import BACKLOG, CannotBind, name_of, parse_address
-from .worker import FAILURE, FINE, LEAVE, Extend, Place, Worker, ready_line
+from .worker import FAILURE, FINE, LEAVE, Worker
 
 _READY_WITHIN = 30.0  # seconds for a worker to become ready
 _STEADY = 10.0  # seconds after which a worker that dies is replaced at once again
 
 
-def supervise(block: str, build: Callable[[], Handler], serving: Serving, extend: Extend | None) -> int:
-    """Run ``serving.workers`` workers until told to stop; the exit code is the worst of theirs."""
-    return _Supervisor(block, build, serving, extend).run()
+def supervise(job: Job) -> int:
+    """Run ``job.serving.workers`` workers until told to stop; the exit code is the worst of theirs."""
+    return _Supervisor(job).run()
 
 
 class _Supervisor:
     """The parent. Child ``number`` is a worker; the one after the last is the admin API, which asks them all."""
 
-    def __init__(self, block: str, build: Callable[[], Handler], serving: Serving, extend: Extend | None) -> None:
-        self._block = block
-        self._build = build
-        self._serving = serving
-        self._extend = extend
-        self._held: list[socket.socket] = []
-        self._shared: list[socket.socket] = []
-        self._addresses: list[str] = []
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._serving = serving = job.serving
+        self._bound: list[socket.socket] = []  # not listening: they keep the ports
+        self._where: dict[Spot, list[str]] = {}
+        self._held: dict[Spot, list[socket.socket]] = {}
         self._children: dict[int, tuple[int, float]] = {}  # pid: (number, started at)
         self._backoffs = [Backoff(0.1, 10.0) for _ in range(serving.workers + 1)]
         self._lifeline = os.pipe()  # its end is how a child learns that the parent was killed
@@ -68,8 +65,8 @@ class _Supervisor:
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         try:
-            for address in self._serving.listen:
-                self._hold(address)
+            for spot in self._job.spots:
+                self._hold(spot)
             signal.set_wakeup_fd(writing)
             for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, LEAVE):
                 signal.signal(name, lambda number, frame: None)
@@ -80,8 +77,8 @@ class _Supervisor:
             signal.set_wakeup_fd(-1)
             for end in (reading, writing, *self._lifeline):
                 os.close(end)
-            for held in (*self._held, *self._shared):
-                held.close()
+            for sock in (*self._bound, *(sock for held in self._held.values() for sock in held)):
+                sock.close()
             self._pulse.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -98,11 +95,10 @@ class _Supervisor:
             self._code = FAILURE
             self._stop()
             return
-        addresses = [*self._addresses, *(name_of(shared) for shared in self._shared)]
-        announce(
-            ready_line(self._block, addresses, bool(self._serving.tls_cert), admin, workers), self._serving.ports_file
-        )
-        self._notifier.ready(f"{workers} workers serving on {', '.join(addresses)}")
+        found = self._where | {spot: [name_of(sock) for sock in held] for spot, held in self._held.items()}
+        line = ready_line(self._job, self._job.line({spot: found[spot] for spot in self._job.spots}), admin)
+        announce(line, self._serving.ports_file)
+        self._notifier.ready(f"{workers} workers serving on {', '.join(line['listen'])}")
 
     def _watch(self, reading: int) -> None:
         """Wait for signals and for the time to start somebody again."""
@@ -138,9 +134,10 @@ class _Supervisor:
         workers = self._serving.workers
         return [number for number, since in self._children.values() if number < workers and now - since > 2 * steady]
 
-    def _hold(self, address: str) -> None:
+    def _hold(self, spot: Spot) -> None:
+        address = spot[1]
         if is_inherited(address):
-            self._shared.extend(inherited(address))
+            self._held.setdefault(spot, []).extend(inherited(address))
             return
         parsed = parse_address(address)
         if isinstance(parsed, str):
@@ -151,7 +148,7 @@ class _Supervisor:
             self._bind(shared, parsed, address)
             shared.listen(BACKLOG)
             shared.setblocking(False)
-            self._shared.append(shared)
+            self._held.setdefault(spot, []).append(shared)
             return
         host, port = parsed
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -165,9 +162,8 @@ class _Supervisor:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._bind(held, (host, port), address)
-        self._held.append(held)
-        name = held.getsockname()
-        self._addresses.append(f"[{name[0]}]:{name[1]}" if family == socket.AF_INET6 else f"{name[0]}:{name[1]}")
+        self._bound.append(held)
+        self._where.setdefault(spot, []).append(name_of(held))
 
     def _bind(self, sock: socket.socket, name: tuple[str, int] | str, address: str) -> None:
         try:
@@ -220,13 +216,13 @@ class _Supervisor:
             os._exit(code)
 
     def _work(self, number: int, ready: Callable[[dict[str, Any]], None]) -> Any:
-        for held in self._held:
-            held.close()
+        for bound in self._bound:
+            bound.close()
         serving = self._serving
         if serving.admin is not None:
             serving = replace(serving, admin=f"unix:{self._admin_path(number)}", admin_token_file=None)
-        place = Place(self._addresses, self._shared, self._lifeline[0], self._pulse.of(number))
-        return Worker(self._block, self._build, serving, self._extend, ready, place).run()
+        place = Place(self._where, self._held, self._lifeline[0], self._pulse.of(number))
+        return Worker(self._job, ready, place, serving).run()
 
     def _reap(self) -> None:
         """Note who has died; a child that was not told to is replaced, ever more slowly if it keeps dying."""
