@@ -20,6 +20,10 @@ _COMMANDS = {
     "tree": ("blocks.app.tree", "tree", "Draw who asks whom in a stack."),
     "explain": ("blocks.app.explain", "explain", "Say what a request would meet in every block of a stack."),
     "schema": ("blocks.app.schema", "schema", "Print the JSON Schema of a file, for editors."),
+    "status": ("blocks.app.remote_cli", "status", "Say what a running process does, and how well."),
+    "health": ("blocks.app.remote_cli", "health", "Exit with 0 when a running process is ready: a probe."),
+    "drain": ("blocks.app.remote_cli", "drain", "Tell a running process to finish and leave."),
+    "reload": ("blocks.app.remote_cli", "reload", "Have a running process read its configuration again."),
     "bench": ("blocks.testing.cli", "bench", "Put a URL under an open load, and report percentiles and what failed."),
     "fault": ("blocks.testing.cli", "fault", "A proxy that breaks exactly the connections it is told to."),
 }
