@@ -118,6 +118,7 @@ async def test_a_client_that_leaves_cancels_the_work_of_the_service(blocks, meth
     writer.transport.abort()
     await blocks.until(lambda: work.cancelled == 1)
     assert await reader.read() == b""
+    writer.close()
 
 
 def kernel(connections: int) -> int:
