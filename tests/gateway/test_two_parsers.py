@@ -190,6 +190,6 @@ async def test_no_service_reads_a_closed_path_out_of_what_it_gets() -> None:
     assert len(seen) > 20
     for target, host in seen:
         assert target.startswith("/"), "only the origin form goes to services"
-        assert host in ("a.example", "other.example")
+        assert host == "a.example" or host.startswith("other.example")
         wrong = [one for one in readings(target) if one == "/admin" or one.startswith("/admin/")]
         assert wrong == [], target
