@@ -19,6 +19,8 @@ from .slot import Slot
 from .source import Source
 from .tables import HANDLERS, StackTable
 
+_KINDS = frozenset(StackTable.__struct_fields__)
+
 
 class Places:
     """Where the handler of a name stands: ``front`` as servers, gateways and edges call it, ``member`` as balancers do."""
@@ -64,8 +66,9 @@ class Bench:
         tables = source.tables
         names = [
             name
-            for kind in HANDLERS
-            if isinstance(tables.get(kind), Mapping)  # a name whose table is wrong is still a name
+            for kind in tables
+            if kind in HANDLERS or kind not in _KINDS  # a name is a name, even in a misspelt kind of table
+            if isinstance(tables[kind], Mapping)
             for name in tables[kind]
         ]
         self.places: dict[str, Places] = {name: places.get(name) or Places(name) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from blocks.core.config.places import Place
 
     from .source import Source
-    from .tables import StackTable
     from .version import Version
 
 CONFIGURATION = 3
@@ -28,23 +27,6 @@ _ONLY_STACK = frozenset(
 _ONLY_GATEWAY = frozenset(
     ("gateway", "routes", "services", "limits", "auth", "consumers", "alerts", "change", "versions", "redis")
 )
-
-
-def complaints(
-    settings: StackTable | None,
-    source: Source,
-    told: Iterable[Complaint] = (),
-    environment: Mapping[str, str] | None = None,
-) -> list[Complaint]:
-    """What does not make sense in a stack, errors and warnings; ``told`` is known already and is not said again.
-
-    The rules look at ``source``, the tables as they were written, so that one that is wrong does not hide the others.
-    """
-    from .sense.inlined import inlined
-    from .sense.rules import judge
-
-    tables = inlined(source, os.environ if environment is None else environment)
-    return judge(tables, source.folder, told)
 
 
 class Examined(NamedTuple):
@@ -66,22 +48,14 @@ def examine(path: Path, environment: Mapping[str, str] | None = None) -> Examine
 
     from blocks.core.clock import SYSTEM
 
-    from .source import StackErrors, read_stack
-    from .version import make_version
+    from .source import gather
+    from .version import assemble
 
     filled = os.environ if environment is None else environment
-    try:
-        source = read_stack(path, filled)
-    except StackErrors as error:
-        return Examined(error.origin, error.complaints, None)
-    version = None
-    try:
-        version = make_version(source, clock=SYSTEM, random=Random(0), environment=filled)
-        found = version.warnings
-    except StackErrors as error:
-        found = error.complaints
-    found = [*found, *complaints(None, source, found, filled)]
-    found = list(dict.fromkeys(found))
+    source, told = gather(path, filled)
+    if told and not source.tables:
+        return Examined(source, told, None)
+    version, found = assemble(source, told, clock=SYSTEM, random=Random(0), environment=filled)
     return Examined(source, found, None if any(one.level == "error" for one in found) else version)
 
 

@@ -114,11 +114,17 @@ def of_tables(tables: Mapping[str, Any], base: Path | None = None) -> Source:
     return Source(None, dict(tables), base)
 
 
-def read_stack(path: Path, environment: Mapping[str, str]) -> Source:
-    """Read a file and what it includes. Raises ``StackErrors`` with all that cannot be read, or is there twice."""
+def gather(path: Path, environment: Mapping[str, str]) -> tuple[Source, list[Complaint]]:
+    """Read a file and what it includes: what could be read, and all that cannot be read or is there twice."""
     source = Source(path, {})
     complaints: list[Complaint] = []
     _Reader(source, environment, complaints).take(path, (), True)
+    return source, complaints
+
+
+def read_stack(path: Path, environment: Mapping[str, str]) -> Source:
+    """Read a file and what it includes. Raises ``StackErrors`` with all that cannot be read, or is there twice."""
+    source, complaints = gather(path, environment)
     if complaints:
         raise StackErrors(complaints, source)
     return source
@@ -148,18 +154,29 @@ class _Reader:
         except ConfigErrors as error:
             self._unreadable(path, error, said_at, mark)
             return
+        self._take_in(file, mark)
+
+    def _take_in(self, file: File, mark: At) -> None:
         self._source.own(mark, file, len(mark))
         self._merge(file, mark)
         self._include(file, mark)
 
     def _unreadable(self, path: Path, error: ConfigErrors, said_at: At, mark: At) -> None:
-        """What is wrong stands in that file when it could be opened, else where it is included."""
+        """What is wrong stands in that file when it could be opened, else where it is included; what can be read of it is taken in."""
         if error.source is None:
             named = "" if not mark else f"{path}: "
             self._complaints.extend(Complaint(said_at, named + one.message) for one in error.complaints)
             return
-        self._source.own_broken(mark, path, error)
-        self._complaints.extend(one._replace(at=(*mark, *one.at)) for one in error.complaints)
+        if error.source.tables:
+            self._take_in(error.source, mark)
+        else:
+            self._source.own_broken(mark, path, error)
+        self._complaints.extend(one._replace(at=self._merged(one.at, mark, path)) for one in error.complaints)
+
+    def _merged(self, at: At, mark: At, path: Path) -> At:
+        """Where a key of the file at ``path`` is in the whole."""
+        found = self._source.find(at) if mark and at else None
+        return at if found is not None and found[0].path == path else (*mark, *at)
 
     def _merge(self, file: File, mark: At) -> None:
         tables = self._source.tables

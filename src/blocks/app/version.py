@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from random import Random
 from typing import Any
@@ -15,6 +15,7 @@ from blocks.http.handler import Handler
 from .bench import Bench, is_url
 from .listeners import check_server
 from .node import Node
+from .sense.rules import said_already, sense
 from .settings import settings_of
 from .source import Source, StackErrors, canonical
 from .tables import StackTable, Table
@@ -69,8 +70,31 @@ def make_version(
     before: Version | None = None,
 ) -> Version:
     """Make all nodes; those of ``before`` whose tables are the same stay. Raises ``StackErrors`` with everything that is wrong."""
+    version, complaints = assemble(
+        source, clock=clock, random=random, environment=environment, workers=workers, before=before
+    )
+    errors = [one for one in complaints if one.level == "error"]
+    if errors:
+        raise StackErrors(errors, source)
+    return version
+
+
+def assemble(
+    source: Source,
+    told: Iterable[Complaint] = (),
+    *,
+    clock: Clock,
+    random: Random,
+    environment: Mapping[str, str],
+    workers: int | None = None,
+    before: Version | None = None,
+) -> tuple[Version, list[Complaint]]:
+    """Make what can be made, and find everything that is wrong or doubtful; a version with errors must not run.
+
+    ``told`` is wrong already (a file that could not be read whole): it is the first of the complaints, and not said again.
+    """
     complaints: list[Complaint] = []
-    settings, broken = settings_of(source.tables, complaints)
+    settings, _ = settings_of(source.tables, complaints)
     bench = Bench(
         source, settings, clock=clock, random=random, shards=workers or settings.process.workers, environment=environment,
         places={} if before is None else before.places, before={} if before is None else before.nodes,
@@ -81,13 +105,11 @@ def make_version(
         for name, table in getattr(settings, kind).items():
             _make(kind, name, table, bench, version)
     _resolve_servers(version, bench, before)
-    if not broken:
-        complaints.extend(_cycles(version))
-    version.warnings = [one for one in dict.fromkeys(complaints) if one.level != "error"]
-    errors = [one for one in dict.fromkeys(complaints) if one.level == "error"]
-    if errors:
-        raise StackErrors(errors, source)
-    return version
+    found = [*told, *(one for one in complaints if not said_already(one, told))]
+    found += sense(source, environment, found)
+    found = list(dict.fromkeys(found))
+    version.warnings = [one for one in found if one.level != "error"]
+    return version, found
 
 
 def _make(kind: str, name: str, table: Any, bench: Bench, version: Version) -> None:
@@ -138,29 +160,3 @@ def _resolve_servers(version: Version, bench: Bench, before: Version | None) -> 
         version.asked[name] = check_server(table, bench)
         if before is not None and is_url(table.handler) and before.settings.servers.get(name) == table:
             version.asked[name] = before.asked[name]
-
-
-def _cycles(version: Version) -> Iterator[Complaint]:
-    """One complaint for each circle of handlers that ask each other: a request in it would never end."""
-    handlers = version.handlers()
-    done: set[str] = set()
-    told: set[frozenset[str]] = set()
-
-    def visit(name: str, way: list[str]) -> Iterator[Complaint]:
-        if name in way:
-            circle = way[way.index(name) :]
-            if frozenset(circle) not in told:
-                told.add(frozenset(circle))
-                last = handlers[circle[-1]]
-                yield Complaint(last.needs[name], f"a circle: {' → '.join([*circle, name])}")
-            return
-        if name in done or name not in handlers:
-            return
-        way.append(name)
-        for needed in handlers[name].needs:
-            yield from visit(needed, way)
-        way.pop()
-        done.add(name)
-
-    for name in handlers:
-        yield from visit(name, [])

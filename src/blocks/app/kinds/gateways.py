@@ -53,14 +53,23 @@ def _file(table: Mapping[str, Any], bench: Bench) -> File:
     if others:
         raise ConfigErrors([Complaint((others[0],), "a gateway has a file, or tables of its own, not both")])
     path = bench.path(name)
+    home = bench.source.find(bench.at)
+    if home is not None:
+        bench.source.own(
+            (*bench.at, "file"), home[0]
+        )  # the key stays where it stands; all else is in the gateway's file
     try:
         file = read(path, bench.environment)
     except ConfigErrors as error:
         if error.source is None:
             said = [one._replace(at=("file",), message=f"{path} {one.message}") for one in error.complaints]
             raise ConfigErrors(said) from error
-        bench.source.own_broken(bench.at, path, error)
-        raise ConfigErrors(error.complaints) from error
+        if not error.source.tables:
+            bench.source.own_broken(bench.at, path, error)
+            raise ConfigErrors(error.complaints) from error
+        for one in error.complaints:
+            bench.complain(one.at, one.message)
+        file = error.source
     bench.source.own(bench.at, file, len(bench.at))
     return file
 

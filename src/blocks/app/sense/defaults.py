@@ -38,13 +38,19 @@ _PLAIN = (bool, int, float, str)
 
 def default_of(kind: type[msgspec.Struct], key: str) -> Any:
     """The default of ``key`` in a table of that type, when it is a plain value; else None."""
-    for field in msgspec.structs.fields(kind):
-        if field.encode_name == key and isinstance(field.default, _PLAIN):
-            return field.default
+    field = fields_of(kind).get(key)
+    if field is not None and isinstance(field.default, _PLAIN):
+        return field.default
     words = _MORE.get((kind, key))
     home, _, name = words.rpartition(".") if words else (_CALLS.get(kind, ""), "", key)
     found = _signature(home).get(name) if home else None
     return found if isinstance(found, _PLAIN) else None
+
+
+@lru_cache(256)
+def fields_of(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of a struct by the names that they have in files."""
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 @lru_cache(32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -79,6 +78,8 @@ def certificates(graph: Graph) -> Iterator[Complaint]:
             base = view.folder(home)
             if not (isinstance(cert, str) and isinstance(key, str)) or _readable(base / cert) or _readable(base / key):
                 continue
+            import ssl  # 10 ms that a stack without TLS does not pay
+
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(base / cert, base / key, _no_password)
             except (ssl.SSLError, OSError) as error:
@@ -92,6 +93,8 @@ def certificates(graph: Graph) -> Iterator[Complaint]:
 
 
 def _no_password() -> str:
+    import ssl
+
     raise ssl.SSLError("the key is encrypted; a process that starts by itself cannot ask for its password")
 
 

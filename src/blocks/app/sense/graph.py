@@ -165,9 +165,9 @@ def _circles(graph: Graph, at: At, way: list[At], done: set[At]) -> Iterator[Com
 def unasked(graph: Graph) -> Iterator[Complaint]:
     """A handler that no server reaches. Said of the outermost only: what is inside it is reached when it is."""
     view = graph.view
-    if not graph.view.given(("servers",)) and not view.given(("brokers",)):
-        if view.absent(("servers",)) and not view.given(("include",)):
-            yield Complaint((), "there is no [servers.NAME] and no [brokers.NAME]: nothing would listen")
+    if view.absent(("servers",)):
+        if view.absent(("brokers",)) and view.tables:
+            yield Complaint((), "there is no [servers.NAME] and no [brokers.NAME]: nothing listens", "warning")
         return
     asked = graph.asked()
     if any(use.name not in graph.homes for uses in graph.uses.values() for use in uses) or graph.twice:

@@ -25,12 +25,9 @@ def _whole(source: Source, name: str, table: Any, environment: Mapping[str, str]
     if not isinstance(file, str):
         return table
     at = ("gateways", name)
-    home = source.find((*at, "file"))
-    if home is not None and not home[1][:1]:
-        return table
-    if home is not None and home[1] == ("file",):
-        found = home[0]  # the gateway was made already: its place is its own file
-        return {"file": file, **found.tables}
+    home = source.find(at)
+    if home is not None and not home[1]:
+        return {"file": file, **home[0].tables}  # the gateway was made: its place is its own file
     path = source.folder(at) / file
     try:
         found = read(path, environment)

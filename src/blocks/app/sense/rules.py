@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
 
 from blocks.core.config.complaint import At, Complaint
 
+from ..source import Source
 from ..tables import StackTable
 from . import files, graph, keeping, listeners, readings, times, trying
 from .graph import Graph
+from .inlined import inlined
 from .view import View
 
 Rule = Callable[[Graph], Iterable[Complaint]]
@@ -49,19 +49,24 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def judge(tables: Mapping[str, Any], folder: Callable[[At], Path], told: Iterable[Complaint] = ()) -> list[Complaint]:
-    """What the rules say of a stack's tables (those of its gateways' files in their places); ``folder`` says what paths are relative to.
+def sense(source: Source, environment: Mapping[str, str], told: Iterable[Complaint] = ()) -> list[Complaint]:
+    """What does not make sense in a stack, errors and warnings.
 
-    ``told`` is what is known to be wrong already: it is not said again, and nothing is said because of it.
+    The rules look at the tables as they were written (those of its gateways' files in their places), so that one mistake does not hide
+    another. ``told`` is what is known to be wrong already: it is not said again, and nothing is said because of it.
     """
-    whole = Graph(View(tables, StackTable, folder))
+    whole = Graph(View(inlined(source, environment), StackTable, source.folder))
     heard = [one for one in told if one.level == "error"]
     found = (complaint for rule in RULES for complaint in rule(whole))
-    return list(dict.fromkeys(one for one in found if not any(_same(one.at, other.at) for other in heard)))
+    return list(dict.fromkeys(one for one in found if not said_already(one, heard)))
+
+
+def said_already(complaint: Complaint, told: Iterable[Complaint]) -> bool:
+    """Whether a complaint is about what another is wrong with: the same place, or the value that encloses it or is inside it."""
+    return any(_same(complaint.at, other.at) for other in told)
 
 
 def _same(at: At, other: At) -> bool:
-    """Whether a complaint at ``at`` is about what ``other`` is wrong with: the same place, or the value that encloses or is inside it."""
     if len(other) <= 2 or len(at) <= 2:
         return at == other
     return at[: len(other)] == other or other[: len(at)] == at

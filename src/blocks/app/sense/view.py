@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union
 
@@ -15,7 +14,7 @@ from blocks.core.config.complaint import At
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds, size
 
-from .defaults import default_of
+from .defaults import default_of, fields_of
 
 T = TypeVar("T")
 _NONE = object()
@@ -85,7 +84,7 @@ class View:
 
     def _default(self, at: At) -> Any:
         for one in members(self.kind(at[:-1])):
-            if isinstance(one, type) and issubclass(one, msgspec.Struct) and str(at[-1]) in _struct_fields(one):
+            if isinstance(one, type) and issubclass(one, msgspec.Struct) and str(at[-1]) in fields_of(one):
                 return default_of(one, str(at[-1]))
         return None
 
@@ -175,18 +174,13 @@ def below(kind: Any, key: str | int) -> Any:
                 return arguments[0]
         elif origin is dict:
             return arguments[1]
-        elif isinstance(one, type) and issubclass(one, msgspec.Struct) and key in _struct_fields(one):
-            return _struct_fields(one)[key].type
+        elif isinstance(one, type) and issubclass(one, msgspec.Struct) and key in fields_of(one):
+            return fields_of(one)[key].type
     return None
 
 
 def _fields(kind: Any) -> Mapping[str, msgspec.structs.FieldInfo]:
     for one in members(kind):
         if isinstance(one, type) and issubclass(one, msgspec.Struct):
-            return _struct_fields(one)
+            return fields_of(one)
     return {}
-
-
-@lru_cache(256)
-def _struct_fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
-    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
