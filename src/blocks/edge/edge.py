@@ -106,7 +106,7 @@ class Edge:
         self.max_variants = max_variants
         self.transforms = tuple(transforms)
         self._obey = obey_clients
-        self._on_event = on_event
+        self.told = on_event
         self.releases = releases
         self.parts = _origins(origin)
         self._origins = Origins(list(self.parts), clock.monotonic, self._origin_changed)
@@ -325,8 +325,8 @@ class Edge:
             inform=None if visit.behind else came.inform,
         )  # fmt: skip
         self.counts.fills += 1
-        if self._on_event is not None:
-            self._on_event("fill", f"{came.method} {visit.target}{' behind' if visit.behind else ''}")
+        if self.told is not None:
+            self.told("fill", f"{came.method} {visit.target}{' behind' if visit.behind else ''}")
         try:
             return await self._origins.ask(asked)
         finally:
@@ -473,8 +473,8 @@ class Edge:
 
     def _note(self, kind: str, detail: str) -> None:
         self.events.append((self.clock.wall(), kind, detail))
-        if self._on_event is not None:
-            self._on_event(kind, detail)
+        if self.told is not None:
+            self.told(kind, detail)
 
 
 def _store(store: Store | str | Path | None, capacity: int, clock: Clock) -> Store | None:

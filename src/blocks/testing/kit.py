@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from blocks.edge import Edge
     from blocks.gateway import Gateway
 
+    from .topology import Topology
+
 T = TypeVar("T")
 EDGE_STORE = "64MiB"  # of an edge's second tier; tests fill less
 STOP_WITHIN = 5.0  # seconds for all of it together; each part has a bound of its own below this
@@ -242,6 +244,33 @@ class Kit:
         if isinstance(disk, Disk):
             disk.attach(Tenant(broker))
         return broker
+
+    async def stack(
+        self,
+        source: Any,
+        *,
+        replace: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        disk: bool = False,
+    ) -> Topology:
+        """A whole topology from a stack's file, its text or its tables, on free ports and in memory (but with ``disk``).
+
+        ``replace`` sets values by dotted key, origins standing for their URL: ``{"upstreams.users.url": a}``. ``environment`` is what
+        ``${NAME}`` is filled from, before the process's own. Raises ``StackErrors``.
+        """
+        from .topology import make
+
+        made = make(
+            source,
+            replace=replace,
+            environment=environment,
+            disk=disk,
+            clock=self.clock,
+            random=Random(self.random.random()),
+            timeline=self.timeline,
+        )
+        kept: Topology = await self._keep(made)
+        return kept
 
     async def client(self, broker: Broker, **settings: Any) -> Any:
         """A connected client of a broker; ``settings`` are those of ``blocks.broker.connect``."""
