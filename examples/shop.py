@@ -9,23 +9,15 @@ import sys
 import tempfile
 
 from blocks import Broker, Edge, Gateway, LoadBalancer, Request, Response, Upstream, route
+from blocks.gateway.messages.publish import publish
 from blocks.http import Server
 
 
-def catalog(name: str) -> Server:
-    async def item(request: Request) -> Response:
-        return Response.json({"path": request.path, "by": name}, headers={"cache-control": "max-age=60"})
+def service(name: str, cache: str) -> Server:
+    async def answer(request: Request) -> Response:
+        return Response.json({"path": request.path, "by": name}, headers={"cache-control": cache})
 
-    return Server(item, "127.0.0.1:0")
-
-
-def orders(name: str, broker: Broker) -> Server:
-    async def take(request: Request) -> Response:
-        key = request.headers.get("idempotency-key")  # the same order sent twice is stored once
-        receipt = await broker.publish("orders.created", await request.read(), id=key)
-        return Response.json({"order": receipt.offset, "by": name}, 202)  # 202: it is on disk
-
-    return Server(take, "127.0.0.1:0")
+    return Server(answer, "127.0.0.1:0")
 
 
 async def worker(broker: Broker, group: str, done: asyncio.Queue[str]) -> None:
@@ -35,31 +27,30 @@ async def worker(broker: Broker, group: str, done: asyncio.Queue[str]) -> None:
             await message.ack()
 
 
-def shop(catalogs: list[Server], takers: list[Server]) -> Edge:
-    """One handler: nothing between the edge and the services' own ports goes over a socket."""
-    return Edge(
-        Gateway(
-            [
-                route("/items", LoadBalancer([one.url for one in catalogs], health="1s"), methods="GET"),
-                route(
-                    "/orders",
-                    LoadBalancer([one.url for one in takers], health="1s"),
-                    methods="POST",
-                    limit="5/min per ip",
-                ),
-            ]
-        )
-    )
+def shop(catalog: list[str], stock: list[str], broker: Broker) -> Edge:
+    """One handler over the URLs of services: nothing inside it goes over a socket."""
+    routes = [
+        route("/items", LoadBalancer(catalog, health="1s"), methods="GET"),
+        route("/stock", LoadBalancer(stock, health="1s"), methods="GET"),
+        # 202 is answered when the order is on disk; under an Idempotency-Key it is there once, however often it is sent.
+        route("/orders", publish(broker, "orders.created"), methods="POST", limit="5/min per ip"),
+    ]
+    return Edge(Gateway(routes))
 
 
 async def main() -> None:
     done: asyncio.Queue[str] = asyncio.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        async with Broker(folder) as broker, catalog("alder") as a, catalog("birch") as b, orders("oak", broker) as c:
-            app = shop([a, b], [c])
+        async with (
+            service("alder", "max-age=60") as a,
+            service("birch", "max-age=60") as b,
+            service("cedar", "no-store") as c,
+            Broker(folder) as broker,
+        ):
+            app = shop([a.url, b.url], [c.url], broker)
             async with Server(app, "127.0.0.1:0") as front, Upstream(front.url) as client:
                 workers = [asyncio.create_task(worker(broker, group, done)) for group in ("billing", "notification")]
-                for path in ("/items/7", "/items/7", "/items/8"):
+                for path in ("/items/7", "/items/7", "/items/8", "/stock/7", "/stock/7"):
                     response = await client(Request("GET", path, {"host": "shop.example"}))
                     print((await response.read()).decode(), response.headers["cache-status"])
                 for number in (1, 2, 2, 3, 4, 5, 6):
