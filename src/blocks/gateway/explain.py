@@ -35,18 +35,18 @@ def explain(
     request = Request(method.upper(), target, fields, peer=Peer((client, 0), scheme=parts.scheme or "http"))
     told: dict[str, Any] = {"method": request.method, "target": target, "client": snapshot.addresses.client(request)}
     try:
-        found, path = snapshot.find(request)
+        found = snapshot.find(request)
     except BadPath as error:
         return {**told, "status": 400, "why": str(error)}
-    told["path"] = path
+    told["path"] = request.path
     if isinstance(found, Missed):
         if found.allowed:
             return {**told, "status": 405, "why": f"the path is taken for {', '.join(sorted(found.allowed))}"}
         return {**told, "status": 404, "why": "no route takes this path"}
-    route, params = found
+    lane, params, path = found
+    route = lane.route
     context = Context(route, params, path, told["client"], now)
     context.consumer = consumer
-    lane = snapshot.lanes[route]
     told["route"] = route.name
     told["template"] = route.template.text
     told["params"] = {name: str(value) for name, value in params.items()}

@@ -155,13 +155,13 @@ class Gateway:
         now = self._now()
         snapshot = self.snapshot if self._choose is None else self._choose(request)
         try:
-            found, path = snapshot.find(request)
+            found = snapshot.find(request)
         except BadPath as error:
             return self._unrouted(problem(400, "Bad Request", str(error)))
         if isinstance(found, Missed):
             return self._unrouted(_missed(found, request))
-        route, params = found
-        lane = snapshot.lanes[route]
+        lane, params, path = found
+        route = lane.route
         plan = lane.plan
         context = Context(route, params, path, snapshot.addresses.client(request), now)
         request.state[STATE_KEY] = context

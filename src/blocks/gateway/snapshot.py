@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from blocks.core.errors import ConfigError
@@ -37,10 +37,18 @@ class Lane:
         self.figures = figures
 
 
+Seen = tuple[Lane, Mapping[str, Any], str]
+"""The lane of a request, the values of its parameters (shared by requests: not to be changed), and its canonical path."""
+_MAX_SEEN = 4096  # ways of requests that are remembered; a client that invents paths makes the memory start again
+_MAX_KEY = 256  # longer ones are not: with all of them the memory stays below 4 MiB
+
+
 class Snapshot:
     """Never changed once it is made. ``label`` names it in the history; ``encoded_slash`` and ``semicolon`` are path rules."""
 
-    __slots__ = ("addresses", "encoded_slash", "label", "lanes", "semicolon", "site", "source", "table")
+    __slots__ = (
+        "_by_host", "_seen", "addresses", "encoded_slash", "label", "lanes", "semicolon", "site", "source", "table",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -64,6 +72,8 @@ class Snapshot:
         self.source = source
         ready = [_versioned(route, versions) for route in routes]
         self.table = Table(ready, random=site.random, versions=versions, on_error=on_error)
+        self._by_host = self.table.by_host
+        self._seen: dict[str, Seen] = {}
         self.lanes: dict[Route, Lane] = {}
         for place, route in enumerate(self.table.routes):
             site.route = route
@@ -93,26 +103,47 @@ class Snapshot:
             for step in lane.plan.steps:
                 yield from getattr(step, "rules", ())
 
-    def find(self, request: Request) -> tuple[Found | Missed, str]:
-        """The route of a request, whose target is rewritten to what was matched, and that path. Raises ``BadPath``."""
+    def find(self, request: Request) -> Seen | Missed:
+        """The route of a request, whose target is rewritten to what was matched. Raises ``BadPath``.
+
+        What the method, the host and the path decide alone is remembered for them.
+        """
         target = request.target
         raw = target if "?" not in target else target.partition("?")[0]
-        path = canonical(raw)
-        if path is None:
-            if raw == "*":
-                return NOT_FOUND, raw
-            path = rewrite(raw, encoded_slash=self.encoded_slash, semicolon=self.semicolon)
-            request.state.setdefault("target", target)  # for the log: as it came
-            request.target = path + target[len(raw) :]
-        method = request.method
         host = ""
-        if self.table.by_host:
+        if self._by_host:
             value = request.headers.find(b"host")
             host = "" if not value else _host(value)
-        found = self.table.match(method, host, path, request)
-        if method == "OPTIONS" and isinstance(found, Missed) and found.allowed:
-            return self._preflight(request, host, path) or found, path
-        return found, path
+        key = f"{request.method} {host}{raw}"
+        return self._seen.get(key) or self._look(request, host, raw, key)
+
+    def _look(self, request: Request, host: str, raw: str, key: str) -> Seen | Missed:
+        path = canonical(raw)
+        clean = path is not None
+        if path is None:
+            if raw == "*":
+                return NOT_FOUND
+            path = rewrite(raw, encoded_slash=self.encoded_slash, semicolon=self.semicolon)
+            request.state.setdefault("target", request.target)  # for the log: as it came
+            request.target = path + request.target[len(raw) :]
+        method = request.method
+        found: Found | Missed | None = self.table.straight(method, host, path)
+        if found is None:
+            clean = False
+            found = self.table.search(method, host, path, request)
+        if isinstance(found, Missed):
+            if method != "OPTIONS" or not found.allowed:
+                return found
+            asked = self._preflight(request, host, path)
+            if asked is None:
+                return found
+            found = asked
+        seen = (self.lanes[found[0]], found[1], path)
+        if clean and len(key) <= _MAX_KEY:
+            if len(self._seen) >= _MAX_SEEN:
+                self._seen.clear()
+            self._seen[key] = seen
+        return seen
 
     def _preflight(self, request: Request, host: str, path: str) -> Found | None:
         """A CORS preflight belongs to the route of the method that it asks for, when that route has CORS."""

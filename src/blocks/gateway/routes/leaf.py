@@ -113,11 +113,11 @@ def marks_of(route: Route) -> tuple[object, ...]:
 class Leaf:
     """The candidates of one template, in order of precedence."""
 
-    __slots__ = ("candidates", "only")
+    __slots__ = ("_plain", "candidates")
 
     def __init__(self) -> None:
         self.candidates: list[Candidate] = []
-        self.only: Candidate | None = None  # set when there is one, without predicates or siblings: the common case
+        self._plain = False  # no predicates and no siblings: the method alone decides, the common case
 
     def add(self, route: Route, versions: Versions | None) -> None:
         """Add a route. Raises ``ConfigError`` when another takes the same requests and they do not share them by weight."""
@@ -134,9 +134,15 @@ class Leaf:
         else:
             self.candidates.append(Candidate(route, versions))
             self.candidates.sort(key=lambda candidate: candidate.rank)
-        only = self.candidates[0]
-        simple = len(self.candidates) == 1 and not only.predicates and len(only.routes) == 1
-        self.only = only if simple else None
+        self._plain = all(len(one.routes) == 1 and one.total > 0 and not one.predicates for one in self.candidates)
+
+    def straight(self, method: str) -> Route | None:
+        """The route that takes the method, when nothing else has a say; else None."""
+        if self._plain:
+            for candidate in self.candidates:
+                if candidate.methods is None or method in candidate.methods:
+                    return candidate.routes[0]
+        return None
 
     def choose(self, method: str, request: Request, random: Random, allowed: set[str]) -> Route | None:
         """The route that takes the request, or None; methods that others would take are added to ``allowed``."""

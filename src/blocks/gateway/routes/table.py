@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from blocks.core.errors import ConfigError
@@ -104,20 +105,26 @@ class Table:
 
     def match(self, method: str, host: str, path: str, request: Request) -> Found | Missed:
         """The route for a canonical path on a canonical host."""
+        return self.straight(method, host, path) or self.search(method, host, path, request)
+
+    def search(self, method: str, host: str, path: str, request: Request) -> Found | Missed:
+        """What ``match`` finds when ``straight`` does not know."""
         if self._exact or self._suffixes:
             return self._by_host(method, host, path, request)
-        found = self._straight(method, path)
-        if found is not None:
-            return found
         allowed: set[str] = set()
         return self._in(self._any, method, path, request, allowed) or self._missed(allowed)
 
-    def _straight(self, method: str, path: str) -> Found | None:
-        """What the search would find first, when that takes the request without further questions; else None.
+    def straight(self, method: str, host: str, path: str) -> Found | None:
+        """The route when method, host and path alone decide it, so that the answer may be remembered for them; else None.
 
         At each segment only the first branch that fits is followed; where it ends, nothing narrower can have been missed.
         """
         paths = self._any
+        if self._exact or self._suffixes:
+            exact = self._exact.get(host)
+            if exact is None and self._suffixes:
+                return None
+            paths = exact or paths
         values: list[Any] = []
         rest = ""
         leaf = paths.static.get(path)
@@ -148,13 +155,8 @@ class Table:
                 rest = "/".join(segments[place:])
             else:
                 leaf = node.slash or node.below_slash or node.below
-        if leaf is None:
-            return None
-        only = leaf.only
-        if only is None or (only.methods is not None and method not in only.methods) or only.total <= 0:
-            return None
-        route = only.routes[0]
-        return route, _params(route.template, values, rest)
+        route = leaf.straight(method) if leaf is not None else None
+        return None if route is None else (route, _params(route.template, values, rest))
 
     def _by_host(self, method: str, host: str, path: str, request: Request) -> Found | Missed:
         allowed: set[str] = set()
@@ -178,15 +180,8 @@ class Table:
         random = self._random
 
         def ask(leaf: Leaf, values: Sequence[Any], rest: str) -> Found | None:
-            only = leaf.only
-            if only is not None and only.total > 0 and (only.methods is None or method in only.methods):
-                route = only.routes[0]
-            else:
-                chosen = leaf.choose(method, request, random, allowed)
-                if chosen is None:
-                    return None
-                route = chosen
-            return route, _params(route.template, values, rest)
+            route = leaf.straight(method) or leaf.choose(method, request, random, allowed)
+            return None if route is None else (route, _params(route.template, values, rest))
 
         static = paths.static.get(path)
         if static is not None:
@@ -208,9 +203,7 @@ def _params(template: Template, values: Sequence[Any], rest: str) -> Mapping[str
         return NO_PARAMS
     if template.rest is not None:
         values = (*values, rest)
-    if len(names) == 1:
-        return {names[0]: values[0]}
-    return dict(zip(names, values, strict=True))
+    return MappingProxyType(dict(zip(names, values, strict=True)))
 
 
 def _name(route: Route, taken: set[str]) -> str:

@@ -50,7 +50,10 @@ class Appended(Section):
 
     def has(self, name: bytes) -> bool:
         """Whether a lower-case name is among them."""
-        return any(name == pair[0] for pair in self._extra) or self._base.has(name)
+        for pair in self._extra:  # any() over a generator costs three times as much
+            if pair[0] == name:
+                return True
+        return self._base.has(name)
 
     @property
     def wire(self) -> bytes:
