@@ -422,7 +422,7 @@ async def test_an_answer_503_goes_to_the_next_origin_but_a_post_does_not() -> No
 
 async def test_a_request_that_comes_back_is_a_loop() -> None:
     edge, _ = edge_over(Origin())
-    edge._origins._asked[0] = edge
+    edge.origin = edge
     with pytest.raises(Failure) as caught:
         await edge(get())
     assert caught.value.status == 508

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from random import Random
 
 from blocks.core.errors import ClientFault, Unavailable
@@ -11,7 +12,7 @@ from blocks.http.message import Pair, Section
 
 MOST_CLIENTS = 10_000  # clients whose rate is remembered; the one unseen for longest goes
 MOST_HOPS = 16  # edges that a request may pass before it counts as going in circles
-_LOOP = b"cdn-loop"
+_LOOP, _VIA = b"cdn-loop", b"via"
 
 
 class LoopDetected(ClientFault):
@@ -29,26 +30,26 @@ class TooManyFills(ClientFault):
 
 
 class Admission:
-    """Counts requests to the origin; ``limit`` at a time, ``per_client`` for each client (a bucket that holds one period's worth)."""
+    """Counts requests to the origin; ``limit`` at a time, ``per_client`` for each client (a bucket that holds one period's worth).
 
-    def __init__(self, name: str, limit: int, per_client: Rate | None, random: Random) -> None:
+    ``under_way`` goes up with ``enter`` and is to be counted down by whoever entered. ``via`` is the name in Via, None for no Via.
+    """
+
+    def __init__(self, name: str, limit: int, per_client: Rate | None, random: Random, via: str | None) -> None:
         self.limit = limit
         self.under_way = 0
         self._rate = per_client
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client: (tokens, at)
+        self._via = via.encode("ascii") if via is not None else None
         self._id = f"{name}-{random.getrandbits(32):08x}".encode("latin-1")
 
-    def enter(self, client: str, now: float, behind: bool) -> None:
+    def enter(self, client: str, now: Callable[[], float], behind: bool) -> None:
         """One more. Raises ``Unavailable`` over the limit, ``TooManyFills`` over the client's rate. ``behind``: no client waits."""
         if self.under_way >= self.limit:
             raise Unavailable("too many requests to the origin at a time", reason="too-many-fills")
         if self._rate is not None and not behind:
-            self._take(client, now, self._rate)
+            self._take(client, now(), self._rate)
         self.under_way += 1
-
-    def leave(self) -> None:
-        """One less."""
-        self.under_way -= 1
 
     def _take(self, client: str, now: float, allowed: Rate) -> None:
         tokens, at = self._buckets.pop(client, (allowed.amount, now))
@@ -68,7 +69,16 @@ class Admission:
         hops = [hop.strip().partition(b";")[0] for hop in b",".join(lines).split(b",")]
         return self._id in hops or len(hops) >= MOST_HOPS
 
-    def marked(self, pairs: list[Pair]) -> list[Pair]:
-        """The fields with this edge among those that the request passed (CDN-Loop)."""
+    def marked(self, pairs: list[Pair], version: int) -> list[Pair]:
+        """The fields with this edge among those that the request passed: CDN-Loop (RFC 8586), and Via (RFC 9110 §7.6.3).
+
+        ``version`` is that of the request that came, 10 or 11.
+        """
         hops = [value for name, value in pairs if name == _LOOP]
-        return [*(pair for pair in pairs if pair[0] != _LOOP), (_LOOP, b", ".join([*hops, self._id]))]
+        out = [pair for pair in pairs if pair[0] != _LOOP]
+        if self._via is not None:
+            before = [value for name, value in pairs if name == _VIA]
+            out = [pair for pair in out if pair[0] != _VIA] if before else out
+            out.append((_VIA, b", ".join([*before, (b"1.0 " if version == 10 else b"1.1 ") + self._via])))
+        out.append((_LOOP, b", ".join([*hops, self._id])))
+        return out

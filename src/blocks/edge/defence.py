@@ -49,6 +49,8 @@ def is_plain_path(path: str) -> bool:
 
 def is_deceptive(path: str, section: Section) -> bool:
     """Whether a static-looking path brought another kind of content: ``/account/x.css`` that is HTML (web cache deception)."""
+    if "." not in path:
+        return False
     name = path.rpartition("/")[2].lower()
     name = re.split(r"[;?#]|%3b|%3f|%23|%00|%0a", name)[-1] if not name.rpartition(".")[1] else name
     kinds = _KINDS.get(name.rpartition(".")[2])

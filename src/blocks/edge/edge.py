@@ -17,7 +17,7 @@ from blocks.core.logging import events
 from blocks.core.quantities import Rate, rate, seconds, size
 from blocks.core.status import Status
 from blocks.http.handler import Handler
-from blocks.http.message import Headers, Pair, Request, Response, Section
+from blocks.http.message import Headers, Request, Response, Section
 
 from . import cache_status, steps
 from .admission import Admission, LoopDetected
@@ -29,13 +29,13 @@ from .entry import MARKER, NO_CACHE, PARTIAL, PASS, TRANSFORM, Entry
 from .freshness import Asked, Policy
 from .key import KeyRules, authority, base_of, extras, forwarded_target
 from .library import Library
+from .miss import plain_miss
 from .origins import Origins
 from .rules import Route, Rule, route_of
 from .stats import Counts
 from .store import Purge, Store
 from .transforming import Coder, Transform
 from .validators import is_precondition
-from .vary import variant_part
 from .visit import Facts, Visit
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class Edge:
         fill_rate: Rate | str | None = None,
         refresh_ahead: float = 0.1,
         obey_clients: bool = True,
+        via: str | None = "blocks",
         transforms: Iterable[Transform] = (),
         releases: Any = None,
         clock: Clock = SYSTEM,
@@ -110,12 +111,14 @@ class Edge:
         self.releases = releases
         self.parts = _origins(origin)
         self._origins = Origins(list(self.parts), clock.monotonic, self._origin_changed)
+        self.origin = self._origins.only or self._origins.ask
         self._key = key or KeyRules()
         self._keyed = frozenset(header.lower().encode("latin-1") for header in self._key.headers)
         policy = Policy(seconds(default_ttl), None, _negative(negative), _share(ttl_jitter, "ttl_jitter"), rfc=self.rfc)
         self._route = Route(policy, seconds(grace))
         self._rules = [(rule, route_of(rule, policy, self._route.grace)) for rule in rules]
-        self._admission = Admission(name, max_fills, rate(fill_rate) if fill_rate is not None else None, self.random)
+        limit = rate(fill_rate) if fill_rate is not None else None
+        self.admission = Admission(name, max_fills, limit, self.random, via)
         self._purgers = _networks(allow_purge)
         self._fills: dict[int, list[Callable[[], None]]] = {}
         self._refreshing: set[asyncio.Task[None]] = set()
@@ -127,7 +130,7 @@ class Edge:
         )
         self.memory = self.library.memory
         self._entries = self.memory.entries
-        self._monotonic = clock.monotonic
+        self.now = clock.monotonic
         self._plain_key = not self._key.touches_query
         self._rendered: deque[Entry] = deque()
 
@@ -185,15 +188,19 @@ class Edge:
             found = self.releases.find(request, f"{facts.base}{request.target}")
             if found is not None:
                 return await self._pushed(request, facts, found)
-        if facts.plain and request.method == "GET" and self._plain_key and not request.body:
+        if facts.plain and request.method == "GET" and self._plain_key and not request.body and not request.upgrade:
             key = f"{facts.base}{request.target}{facts.extra}"
             entry = self._entries.get(key)
-            if entry is not None and entry.flags & MARKER:
-                entry = self._variant(entry, facts)
+            if entry is None or entry.flags & PASS:
+                route = self._straight_on(request.target, key, entry)
+                if route is not None:
+                    return await plain_miss(self, request, facts, route, key, entry)
+            elif entry.flags & MARKER:
+                entry = self._variant(entry, facts, section)
             if entry is not None and not entry.flags & _SPECIAL:
-                age = self._monotonic() - entry.born
+                age = self.now() - entry.born
                 body = entry.body
-                if age < entry.early and type(body) is bytes and not request.upgrade:
+                if age < entry.early and type(body) is bytes:
                     counts = self.counts
                     counts.hits += 1
                     counts.bytes_served += len(body)
@@ -202,23 +209,34 @@ class Edge:
                     second = int(age)
                     fields = entry.rendered if entry.second == second else self._render(entry, second)
                     return Response(entry.status, Headers.of(fields), body)
-        return await steps.run(self, self._visit(request, facts))
+        return await steps.run(self, self.visit(request, facts))
 
     async def _pushed(self, request: Request, facts: Facts, found: Entry | Response) -> Response:
         """What belongs to a release, or the answer that there is nothing under its prefix."""
         if isinstance(found, Response):
             return found
-        visit = self._visit(request, facts)
+        visit = self.visit(request, facts)
         visit.entry = found
         return await steps.run(self, visit, "hit")
 
-    def _variant(self, marker: Entry, facts: Facts) -> Entry | None:
-        part = facts.parts.get(marker.names)
-        if part is None:
-            if len(facts.parts) > 64:
-                facts.parts.clear()
-            part = facts.parts[marker.names] = variant_part(marker.names, facts.section)
-        return self._entries.get(marker.key + part)
+    def _straight_on(self, target: str, key: str, noted: Entry | None) -> Route | None:
+        """The route of a miss that can go to the origin at once: no tier has anything for ``key``, and there is nobody to wait for.
+
+        Waiting helps nobody where a PASS was ``noted``.
+        """
+        store = self.store
+        if (
+            (noted is None and key in self.flights)
+            or (store is not None and store.holds(key))
+            or self.library.searches
+            or not target.startswith("/")
+        ):
+            return None
+        route = self.route_of(target.partition("?")[0]) if self._rules else self._route
+        return route if route.store else None
+
+    def _variant(self, marker: Entry, facts: Facts, section: Section) -> Entry | None:
+        return self._entries.get(marker.key + facts.part(marker.names, section))
 
     def _render(self, entry: Entry, second: int) -> Section:
         """The fields of a hit at that age; kept for entries that are asked for again."""
@@ -243,20 +261,19 @@ class Edge:
                 directives = found
         plain = not directives and not any(section.has(name) for name in _ASKS_MORE)
         extra = extras(self._key, section)
-        facts = Facts(section, base_of(self._key, scheme, host), authority(scheme, host), extra, plain, directives)
+        loops = self.admission.is_loop(section)
+        facts = Facts(
+            section, base_of(self._key, scheme, host), authority(scheme, host), extra, plain, loops, directives
+        )
         section.derived[self] = facts
         return facts
 
-    def _visit(self, request: Request, facts: Facts) -> Visit:
+    def visit(self, request: Request, facts: Facts) -> Visit:
+        """The state of a request on its way through the steps."""
         target = request.target
         if self._key.touches_query:
             target = forwarded_target(self._key, target)
         path = target.partition("?")[0]
-        route = self._route
-        for rule, its in self._rules:
-            if rule.matches(path):
-                route = its
-                break
         asked = Asked(
             request.method,
             facts.authorized,
@@ -264,11 +281,19 @@ class Edge:
             "no-store" in facts.directives,
             self.rfc or is_plain_path(path),
         )
-        return Visit(request, facts, target, f"{facts.base}{target}{facts.extra}", route, asked, self._monotonic())
+        key = f"{facts.base}{target}{facts.extra}"
+        return Visit(request, facts, target, key, self.route_of(path), asked, self.now())
 
-    def refuse_loop(self, section: Section) -> None:
+    def route_of(self, path: str) -> Route:
+        """What holds for a path: the first rule that matches, else the edge's own settings."""
+        for rule, its in self._rules:
+            if rule.matches(path):
+                return its
+        return self._route
+
+    def refuse_loop(self, facts: Facts) -> None:
         """Raise 508 for a request that has been here before: it would wait for itself (RFC 8586)."""
-        if self._admission.is_loop(section):
+        if facts.loops:
             raise LoopDetected("the request has been through this edge before (RFC 8586)")
 
     def goes_past(self, visit: Visit) -> bool:
@@ -295,42 +320,47 @@ class Edge:
 
     # -- asking the origin
 
-    def forwarded(self, facts: Facts) -> list[Pair]:
+    def forwarded(self, facts: Facts, request: Request) -> Section:
         """The fields that go to the origin for a request whose answer may be stored."""
-        pairs = facts.forward
-        if pairs is None:
-            pairs = facts.section.pairs
+        section = facts.forward
+        if section is None or facts.forward_version != request.version:
+            pairs = request.headers.section.pairs
             if not self.rfc:
                 pairs = without_unkeyed(pairs, self._keyed)
-            pairs = facts.forward = self._admission.marked(pairs)
-        return pairs
+            section = facts.forward = Section(self.admission.marked(pairs, request.version))
+            facts.forward_version = request.version
+        return section
 
-    def passed_on(self, visit: Visit) -> list[Pair]:
+    def passed_on(self, visit: Visit) -> Section:
         """The fields that go to the origin for a request that is passed."""
         if visit.request.method in ("GET", "HEAD") and not self.rfc:
-            return self.forwarded(visit.facts)
-        return self._admission.marked(visit.section.pairs)
+            return self.forwarded(visit.facts, visit.request)
+        return Section(self.admission.marked(visit.section.pairs, visit.request.version))
 
-    async def ask(self, visit: Visit, pairs: list[Pair], request: Request | None = None) -> Response:
+    async def ask(self, visit: Visit, section: Section, request: Request | None = None) -> Response:
         """The origin's answer, within the bounds on fills. Raises ``Failure``."""
-        try:
-            self._admission.enter(visit.request.peer.client[0], self._monotonic(), visit.behind)
-        except Unavailable:
-            self.counts.fills_refused += 1
-            raise
         came = visit.request
+        self.admit(came, visit.target, visit.behind)
         asked = Request(
-            came.method, visit.target, Headers.of(Section(pairs)), b"" if request is None else came.body,
+            came.method, visit.target, Headers.of(section), b"" if request is None else came.body,
             peer=came.peer, upgrade=came.upgrade if request is not None else "", expects=came.expects, deadline=came.deadline,
             inform=None if visit.behind else came.inform,
         )  # fmt: skip
+        try:
+            return await self.origin(asked)
+        finally:
+            self.admission.under_way -= 1
+
+    def admit(self, request: Request, target: str, behind: bool = False) -> None:
+        """One more request to the origin: ``admission.under_way`` goes down when it has its answer. Raises ``Unavailable``."""
+        try:
+            self.admission.enter(request.peer.client[0], self.now, behind)
+        except Unavailable:
+            self.counts.fills_refused += 1
+            raise
         self.counts.fills += 1
         if self.told is not None:
-            self.told("fill", f"{came.method} {visit.target}{' behind' if visit.behind else ''}")
-        try:
-            return await self._origins.ask(asked)
-        finally:
-            self._admission.leave()
+            self.told("fill", f"{request.method} {target}{' behind' if behind else ''}")
 
     def _origin_changed(self, place: int, well: bool) -> None:
         origin = repr(self.parts[place])
@@ -351,7 +381,7 @@ class Edge:
     def refresh(self, visit: Visit) -> None:
         """Validate the visit's entry in the background, once for all who ask."""
         entry = visit.entry
-        if entry is None or entry.key in self.flights or len(self._refreshing) >= self._admission.limit:
+        if entry is None or entry.key in self.flights or len(self._refreshing) >= self.admission.limit:
             return
         behind = Visit(
             visit.request,
@@ -467,7 +497,7 @@ class Edge:
 
     def _age(self) -> float:
         """The median age of the entries that came first in memory's table, seconds; a sample, so that it costs the same with a million."""
-        now = self._monotonic()
+        now = self.now()
         ages = sorted(entry.age(now) for entry in islice(self.memory, 500) if entry.status)
         return ages[len(ages) // 2] if ages else 0.0
 

@@ -20,7 +20,7 @@ UNDERSTOOD = frozenset((
 CDN_TARGETS = (b"cdn-cache-control",)  # RFC 9213 §3.1: the field that every CDN obeys
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Policy:
     """How one route is stored, where its origin leaves a choice.
 
@@ -79,8 +79,7 @@ def judge(asked: Asked, status: int, section: Section, policy: Policy, now: floa
         lifetime = 0.0
     if asked.method == "POST" and (guessed or not lifetime):
         return Verdict("method")  # RFC 9110 §9.3.3: only with explicit freshness
-    if lifetime >= 10.0 and policy.jitter:
-        lifetime -= lifetime * policy.jitter * chance
+    lifetime = jittered(lifetime, policy, chance)
     flags = (HEURISTIC if guessed else 0) | _flags(directives)
     revalidate, on_error = _seconds_stale(directives)
     if (
@@ -92,6 +91,11 @@ def judge(asked: Asked, status: int, section: Section, policy: Policy, now: floa
         return Verdict("stale")  # nothing to validate with and never fresh: it would only take room
     omit = fields_of(directives, "no-cache") + fields_of(directives, "private")
     return Verdict("", lifetime, revalidate, on_error, flags, omit)
+
+
+def jittered(lifetime: float, policy: Policy, chance: float) -> float:
+    """The lifetime shortened by the policy's jitter; ``chance`` in [0, 1) draws by how much."""
+    return lifetime - lifetime * policy.jitter * chance if lifetime >= 10.0 and policy.jitter else lifetime
 
 
 def _refusal(asked: Asked, status: int, section: Section, directives: Directives, policy: Policy) -> str:
@@ -210,10 +214,16 @@ def initial_age(section: Section, asked_at: float, got_at: float, wall: float) -
     index = section.index
     date = index.get(b"date")
     made = parse_date(date[0], wall) if date else None
-    apparent = (
-        0.0 if made is None else max(0.0, wall - made - 1.0)
-    )  # Date has whole seconds: a response made now may look a second old
-    return max(apparent, parse_age(index.get(b"age")) + max(0.0, got_at - asked_at))
+    return corrected_age(made, parse_age(index.get(b"age")), got_at - asked_at, wall)
+
+
+def corrected_age(made: int | None, age: int, took: float, wall: float) -> float:
+    """The same from a Date and an Age that were read already; ``took`` is how long the origin took to answer."""
+    received = age + took if took > 0.0 else float(age)
+    if made is None:
+        return received
+    apparent = wall - made - 1.0  # Date has whole seconds: a response made now may look a second old
+    return apparent if apparent > received else received
 
 
 def is_fresh(entry: Entry, now: float, directives: Directives) -> bool:

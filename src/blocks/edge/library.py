@@ -47,7 +47,7 @@ class Library:
         self._random = random
         self._dropped = dropped
         self._index = PurgeIndex()
-        self._searches: dict[str, SearchVariance] = {}
+        self.searches: dict[str, SearchVariance] = {}  # by path: what No-Vary-Search says of its queries
         self._aliases: dict[str, str] = {}
 
     def go_on(self, new: Library) -> None:
@@ -59,7 +59,7 @@ class Library:
     async def find(self, visit: Visit) -> Entry | None:
         """The entry for a request; notes the marker that led to it."""
         entry = await self.at(visit.key)
-        if entry is None and self._searches:
+        if entry is None and self.searches:
             alias = self._alias(visit)
             entry = await self.at(alias) if alias is not None else None
             if entry is not None and alias is not None:
@@ -94,7 +94,7 @@ class Library:
 
     def _alias(self, visit: Visit) -> str | None:
         path, _, query = visit.key.partition("?")
-        variance = self._searches.get(path)
+        variance = self.searches.get(path)
         return None if variance is None else self._aliases.get(f"{path}?{variance.canonical(query)}")
 
     # -- keeping
@@ -122,11 +122,11 @@ class Library:
     def remember_search(self, key: str, variance: SearchVariance) -> None:
         """Queries that differ in what does not matter find the entry of ``key`` (No-Vary-Search)."""
         path, _, query = key.partition("?")
-        if len(self._searches) >= _SEARCHES and path not in self._searches:
-            self._searches.clear()
+        if len(self.searches) >= _SEARCHES and path not in self.searches:
+            self.searches.clear()
         if len(self._aliases) >= _SEARCHES:
             self._aliases.clear()
-        self._searches[path] = variance
+        self.searches[path] = variance
         self._aliases[f"{path}?{variance.canonical(query)}"] = key
 
     # -- purging

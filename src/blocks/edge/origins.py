@@ -27,6 +27,7 @@ class Origins:
     ) -> None:
         self.handlers = tuple(origins)
         self._asked = [bind(origin) for origin in origins]
+        self.only = self._asked[0] if len(self._asked) == 1 else None  # there is nothing to choose
         self._failed_until = [0.0] * len(self._asked)
         self._monotonic = monotonic
         self._changed = changed
@@ -38,8 +39,6 @@ class Origins:
 
     async def ask(self, request: Request) -> Response:
         """The answer of the first that gives one. Raises the last failure."""
-        if len(self._asked) == 1:
-            return await self._asked[0](request)
         order = self._order()
         repeatable = request.method in _IDEMPOTENT and not isinstance(request.body, Stream)
         for place in order:

@@ -37,9 +37,9 @@ class Rule:
         return path.startswith(self.path)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """What a rule comes to."""
+    """What a rule comes to. Two are never equal: what was ruled by one is kept under it."""
 
     policy: Policy
     grace: float

@@ -55,7 +55,7 @@ async def run(edge: Edge, visit: Visit, first: str = "lookup") -> Response:
 async def lookup(edge: Edge, visit: Visit) -> Response | str:
     """Find what is stored, and say what it is good for (RFC 9111 §4)."""
     request = visit.request
-    edge.refuse_loop(visit.section)
+    edge.refuse_loop(visit.facts)
     if request.method == "PURGE":
         return "purge"
     if (
@@ -174,15 +174,19 @@ async def _lead(edge: Edge, visit: Visit, key: str, aboard: Flight | None) -> Re
     asked_at = edge.clock.monotonic()
     try:
         response = await fetch(edge, visit)
-        outcome = await _received(edge, visit, flight, response, asked_at)
+        outcome = await received(edge, visit, flight, response, asked_at)
     except Failure as failure:
-        _leave(edge, key, flight)
-        flight.crash(failure)
+        crashed(edge, key, flight, failure)
         return _failed(edge, visit, failure)
     except BaseException:
-        _leave(edge, key, flight)
-        flight.crash(Abandoned())
+        crashed(edge, key, flight, Abandoned())
         raise
+    landed(edge, key, flight)
+    return outcome
+
+
+def landed(edge: Edge, key: str, flight: Flight) -> None:
+    """The one who asked for all has its answer: others may come aboard for as long as the body is coming."""
     entry = flight.entry
     if entry is not None and edge.is_filling(entry):
         edge.when_filled(entry, lambda: _leave(edge, key, flight))
@@ -190,7 +194,12 @@ async def _lead(edge: Edge, visit: Visit, key: str, aboard: Flight | None) -> Re
         _leave(edge, key, flight)
     if not flight.over:
         flight.land(None)
-    return outcome
+
+
+def crashed(edge: Edge, key: str, flight: Flight, error: BaseException) -> None:
+    """There was no answer: the others are told, or the next of them asks."""
+    _leave(edge, key, flight)
+    flight.crash(error)
 
 
 def _leave(edge: Edge, key: str, flight: Flight) -> None:
@@ -207,22 +216,23 @@ async def refresh(edge: Edge, visit: Visit) -> Response:
 async def fetch(edge: Edge, visit: Visit) -> Response:
     """Ask the origin: with what validates the stale entry, or with the client's Range (RFC 9111 §4.3.1)."""
     entry = visit.entry
-    pairs = edge.forwarded(visit.facts)
+    section = edge.forwarded(visit.facts, visit.request)
     if entry is not None and not entry.flags & PARTIAL:
-        index = entry.section.index
-        pairs = validating_pairs(pairs, index.get(b"etag", [None])[0], index.get(b"last-modified", [None])[0])
+        etag, modified = entry.find(b"etag"), entry.find(b"last-modified")
+        section = Section(validating_pairs(section.pairs, etag, modified))
     elif not visit.facts.plain:
         ranged = visit.request.method == "GET" and entry is None and visit.section.index.get(b"range")
-        pairs = validating_pairs(pairs, None, None)
+        pairs = validating_pairs(section.pairs, None, None)
         if ranged:
             pairs.append((b"range", ranged[0]))
             pairs.extend(pair for pair in visit.section.pairs if pair[0] == b"if-range")
-    response = await edge.ask(visit, pairs)
+        section = Section(pairs)
+    response = await edge.ask(visit, section)
     visit.fetched_status = response.status
     return response
 
 
-async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response, asked_at: float) -> Response | str:
+async def received(edge: Edge, visit: Visit, flight: Flight, response: Response, asked_at: float) -> Response | str:
     """The origin's answer: 304 freshens what is stored, a 5xx may be bridged by it, all else is stored if it may be."""
     old = visit.entry
     status = response.status
@@ -232,7 +242,7 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
         if entry is None:  # about a representation that we do not have: ask for the whole
             visit.entry = None
             again = edge.clock.monotonic()
-            return await _received(edge, visit, flight, await fetch(edge, visit), again)
+            return await received(edge, visit, flight, await fetch(edge, visit), again)
         edge.counts.revalidated += not visit.behind
         flight.land(entry if not verdict.refused else None)
         return deliver(edge, visit, entry, validated=True)
@@ -258,7 +268,7 @@ async def _received(edge: Edge, visit: Visit, flight: Flight, response: Response
     if status >= 500:
         flight.crash(UpstreamFault(f"the origin answered {status}", reason="origin-error", status=status))
     else:
-        pass_by(edge, visit, status)
+        pass_by(edge, visit.key, visit.asked, status, visit.now)
         flight.land(None)
     from_origin(edge, response)
     return uncached(edge, visit, response)
@@ -323,7 +333,7 @@ async def _complete(edge: Edge, visit: Visit, entry: Entry, parts: Parts) -> Res
     hole = parts.missing
     assert hole is not None
     etag = entry.find(b"etag")
-    pairs = validating_pairs(edge.forwarded(visit.facts), None, None)
+    pairs = validating_pairs(edge.forwarded(visit.facts, visit.request).pairs, None, None)
     pairs.append(
         (
             b"range",
@@ -334,10 +344,10 @@ async def _complete(edge: Edge, visit: Visit, entry: Entry, parts: Parts) -> Res
         pairs.append((b"if-range", etag))
     visit.entry = None
     asked_at = edge.clock.monotonic()
-    response = await edge.ask(visit, pairs)
+    response = await edge.ask(visit, Section(pairs))
     visit.fetched_status = response.status
     if response.status != 206:
-        return await _received(edge, visit, Flight(), response, asked_at)
+        return await received(edge, visit, Flight(), response, asked_at)
     lines = response.headers.section.index
     came = parse_content_range(lines[b"content-range"][0]) if b"content-range" in lines else None
     tag = lines.get(b"etag", [None])[0]

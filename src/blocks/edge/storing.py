@@ -13,13 +13,13 @@ from .dates import format_date
 from .defence import is_deceptive
 from .entry import MARKER, PARTIAL, PASS, TRANSFORM, Entry, wire_of
 from .fill import Fill
-from .freshness import UNDERSTOOD, Verdict, initial_age, judge
+from .freshness import UNDERSTOOD, Asked, Verdict, corrected_age, initial_age, jittered, judge
 from .ranges import Part, Parts, parse_content_range
+from .ruling import ruling_of
 from .search import parse_no_vary_search
 from .store import Writer
 from .tags import tags_of
 from .validators import NEVER_STORED, freshened, freshens, strongly_same
-from .vary import variant_part, vary_names
 
 if TYPE_CHECKING:
     from .edge import Edge
@@ -33,7 +33,6 @@ SPILL = 1024 * 1024  # from here a body goes into the second tier as it comes
 PASS_FOR = (
     120.0  # seconds that requests for what was not storable do not wait for each other (Varnish: hit-for-miss, 120 s)
 )
-_CHANGED = NEVER_STORED | {b"age"}  # without these a section is stored as its field lines are
 _SEARCH = b"No-Vary-Search: "
 FOREVER = 10.0 * 365 * 86400
 
@@ -49,14 +48,15 @@ def keep(
     section, status = response.headers.section, response.status
     got_at, wall = edge.clock.monotonic(), edge.clock.wall()
     route = visit.route
-    verdict = judge(visit.asked, status, section, route.policy, wall, edge.random.random())
+    ruling = ruling_of(visit.asked, status, section, route, edge.clock)
+    verdict = ruling.verdict
     refused = verdict.refused or _refused(edge, visit, section)
-    names = vary_names(section) if not refused else ()
+    names = ruling.names
     if refused or names is None:
         return None, refused or "vary"
     key = visit.key if key is None else key
     coded = edge.coder is not None and edge.coder.applies(section, status)
-    if not coded and not verdict.omit and section.has_date and _CHANGED.isdisjoint(section.index):
+    if ruling.as_it_is and not coded:
         wire = section.wire
     else:
         pairs = stored_pairs(section.pairs, verdict.omit, wall)
@@ -64,17 +64,17 @@ def keep(
     if len(wire) > LONGEST_FIELDS:
         return None, "fields-too-long"
     entry = Entry(
-        key + variant_part(names, visit.section) if names else key,
+        key + visit.facts.part(names, visit.section) if names else key,
         status,
         wire,
         b"",
-        born=got_at - initial_age(section, asked_at, got_at, wall),
-        lifetime=verdict.lifetime,
+        born=got_at - corrected_age(ruling.made, ruling.age, got_at - asked_at, wall),
+        lifetime=jittered(verdict.lifetime, route.policy, edge.random.random()),
         revalidate=verdict.revalidate,
         on_error=verdict.on_error,
         flags=verdict.flags | (TRANSFORM if coded else 0),
         names=names,
-        tags=tags_of(section, visit.facts.base),
+        tags=tags_of(section, visit.facts.base) if ruling.tagged else (),
     )
     if status == 206:
         return _keep_part(edge, visit, entry, response)
@@ -217,19 +217,15 @@ def _mark(edge: Edge, key: str, entry: Entry) -> None:
             edge.store.save(marker)
 
 
-def pass_by(edge: Edge, visit: Visit, status: int) -> None:
+def pass_by(edge: Edge, key: str, asked: Asked, status: int, now: float) -> None:
     """Note that this resource was not storable, so that those who ask next do not wait for each other in vain."""
-    if (
-        status == 206
-        or status not in UNDERSTOOD
-        or status >= 500
-        or visit.asked.no_store
-        or visit.asked.method != "GET"
-    ):
+    if status == 206 or status not in UNDERSTOOD or status >= 500 or asked.no_store or asked.method != "GET":
         return
-    known = edge.memory.entries.get(visit.key)
-    if known is None or known.flags & PASS:
-        edge.library.put(Entry(visit.key, 0, b"", b"", born=visit.now, lifetime=PASS_FOR, flags=PASS))
+    known = edge.memory.entries.get(key)
+    if known is None:
+        edge.library.put(Entry(key, 0, b"", b"", born=now, lifetime=PASS_FOR, flags=PASS))
+    elif known.flags & PASS:
+        known.born = now
 
 
 # -- 304, HEAD and 206: what changes an entry that is there
