@@ -79,7 +79,8 @@ def readings(balancer: LoadBalancer) -> Iterator[Reading]:
     yield Reading("blocks_balancer_requests_total", "counter", "Requests that came in.", own, balancer.requests)
     yield Reading("blocks_balancer_retries_total", "counter", "Requests sent once more.", own, balancer.retried)
     yield Reading("blocks_balancer_shed_total", "counter", "Requests refused for want of room.", own, balancer.shed)
-    yield Reading("blocks_balancer_panic_state", "gauge", "1 while all are used.", own, float(balancer.table.panic))
+    panic = float(balancer.table.panic)
+    yield Reading("blocks_balancer_panic_state", "gauge", "1 while all are used.", own, panic, "max")
     for endpoint in balancer.table.endpoints:
         labels = (*own, ("endpoint", endpoint.name))
         yield from _row(endpoint, labels)
@@ -89,7 +90,8 @@ def _row(endpoint: Endpoint, labels: tuple[tuple[str, str], ...]) -> Iterator[Re
     yield Reading("blocks_balancer_tries_total", "counter", "Requests sent to the endpoint.", labels, endpoint.requests)
     yield Reading("blocks_balancer_failures_total", "counter", "Tries that failed.", labels, endpoint.failures)
     yield Reading("blocks_balancer_active_requests", "gauge", "Requests under way.", labels, endpoint.active)
-    yield Reading("blocks_balancer_usable_endpoints", "gauge", "1 when usable.", labels, float(endpoint.usable))
+    yield Reading("blocks_balancer_usable_endpoints", "gauge", "1 when usable.", labels, float(endpoint.usable), "min")
+    yield Reading("blocks_balancer_ewma_seconds", "gauge", "As weighed by p2c.", labels, endpoint.ewma, "max")
     for digit in range(1, 6):
         code = (*labels, ("code", f"{digit}xx"))
         yield Reading("blocks_balancer_answers_total", "counter", "Answers by status.", code, endpoint.statuses[digit])

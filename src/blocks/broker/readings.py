@@ -33,7 +33,9 @@ def readings(broker: Broker, labels: tuple[tuple[str, str], ...] = ()) -> Iterat
                 yield Reading(
                     f"blocks_broker_{name}", "gauge", f"{name.replace('_', ' ').capitalize()} now.", labels, value
                 )
-    yield Reading("blocks_broker_status", "gauge", "2: takes all, 1: degraded, 0: nothing.", labels, int(broker.status))
+    yield Reading(
+        "blocks_broker_status", "gauge", "2: takes all, 1: degraded, 0: nothing.", labels, int(broker.status), "min"
+    )
     lags: dict[str, int] = {}
     for row in engine.lag():
         if row["group"] in lags or len(lags) < GROUPS:

@@ -47,13 +47,14 @@ S = TypeVar("S", Counter, Gauge, Histogram)
 
 
 class Reading(NamedTuple):
-    """One series as a collector gives it. ``kind`` is a Prometheus type, ``labels`` are (name, value)."""
+    """One series as a collector gives it. ``kind`` is a Prometheus type, ``labels`` are (name, value), ``fold`` as for a gauge."""
 
     name: str
     kind: str
     help: str
     labels: tuple[tuple[str, str], ...]
     value: float | Histogram
+    fold: str = "sum"
 
 
 class Family(Generic[S]):
@@ -157,14 +158,14 @@ class Metrics:
         """What collectors read; two readings of one series (two filters of a kind) are added up."""
         seen: dict[tuple[str, tuple[tuple[str, str], ...]], list[Any]] = {}
         for collector in self._collectors:
-            for name, kind, help, labels, value in collector():
+            for name, kind, help, labels, value, fold in collector():
                 entry = result.get(name)
                 if entry is None:
                     names = [label for label, _ in labels]
-                    entry = result[name] = {"kind": kind, "help": help, "fold": "sum", "labels": names, "series": []}
+                    entry = result[name] = {"kind": kind, "help": help, "fold": fold, "labels": names, "series": []}
                 known = seen.get((name, labels))
                 if known is not None:
-                    known[1] = _folded(known[1], _plain(value), "sum")
+                    known[1] = _folded(known[1], _plain(value), fold)
                 elif len(entry["series"]) < LIMIT:
                     row = seen[name, labels] = [[content for _, content in labels], _plain(value)]
                     entry["series"].append(row)

@@ -202,7 +202,9 @@ class Admin:
         return page(request, self._subject.parts())
 
     async def _recent(self, request: web.Request) -> web.Response:
-        return page(request, events().recent(), _MOST)
+        """The events that are remembered, the oldest first; ``?last=N`` gives the last N of them."""
+        last = number(request, "last", _MOST)
+        return page(request, events().recent(last), _MOST)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Every event from now on, as server-sent events; a reader that does not keep up misses some and is told how many."""
