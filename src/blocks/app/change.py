@@ -73,7 +73,7 @@ class Change:
                     before.refresh()
                     continue
                 listener = stack.listener(version, name)
-                await listener.open(stack.spot, self._borrow(before, listener))
+                await listener.open(stack.ground, self._borrow(before, listener))
             except (CannotBind, ConfigError) as error:
                 key = "listen" if isinstance(error, CannotBind) else "tls"
                 raise StackErrors([Complaint((*at, key), str(error.args[-1]))], version.source) from error
@@ -87,9 +87,8 @@ class Change:
         for owner in owners:
             for address in addresses_of(owner.table):
                 fixed = owner is before or not address.endswith(":0")  # port 0 of another server is another port
-                if address in wanted and address not in lent and fixed and owner.server is not None:
-                    real = self._stack.spot.real.get(address, address)
-                    lent[address] = owner.server.lend(real)
+                if address in wanted and address not in lent and fixed:
+                    lent[address] = owner.lend(address)
                     self._lent += lent[address]
         return lent
 

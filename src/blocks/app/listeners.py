@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blocks.core.activation import is_inherited
 from blocks.core.clock import Clock
 from blocks.core.errors import ConfigError
+from blocks.core.metrics import Reading
 from blocks.core.quantities import rate, seconds, size
 from blocks.http.h1 import Limits
 from blocks.http.handler import Handler
-from blocks.http.server import LAST_CALL, Server, parse_address
+from blocks.http.job import Spot
+from blocks.http.server import LAST_CALL, CannotBind, Server, parse_address
+from blocks.http.service import Observer
 from blocks.http.timeouts import Timeouts
 
 from .bench import Bench
@@ -58,18 +61,20 @@ def check_server(table: ServerTable, bench: Bench) -> Handler:
     return bench.front(table.handler, "handler")
 
 
-Lent = Mapping[str, Sequence[socket.socket]]
+def is_unix(address: str) -> bool:
+    """Whether it is the path of a Unix socket."""
+    return address.startswith("unix:")
 
 
-class Spot(NamedTuple):
+class Ground(NamedTuple):
     """What a process says of where its stack listens.
 
-    ``real`` are addresses with the ports that a parent resolved, ``shared`` with other workers by SO_REUSEPORT; ``held`` are sockets of
-    the parent's, by address. ``metered`` servers count answers and times for an admin API.
+    ``where`` are (server, address) with the ports that a parent resolved, ``held`` sockets of the parent's; ``shared``: other workers
+    listen there, too, by SO_REUSEPORT. ``metered`` servers count answers and times for an admin API.
     """
 
-    real: Mapping[str, str] = {}
-    held: Lent = {}  # noqa: RUF012  # a tuple's default, never changed
+    where: Mapping[Spot, Sequence[str]] = {}
+    held: Mapping[Spot, Sequence[socket.socket]] = {}
     shared: bool = False
     metered: bool = False
 
@@ -90,6 +95,7 @@ class Listener:
         self._clock = clock
         self._drain = drain
         self._folder = folder
+        self._texts: dict[str, list[str]] = {}  # what the server was given for each of the table's addresses
         self._stack = AsyncExitStack()
 
     def _certificates(self, table: ServerTable, folder: Any) -> Certificates | None:
@@ -103,37 +109,25 @@ class Listener:
         pairs = [(folder / one.cert, folder / one.key) for one in found]
         return Certificates(pairs, client_ca=None if authority is None else folder / authority)
 
-    async def open(self, spot: Spot, lent: Lent) -> None:
-        """Listen, on what was ``lent`` where there is something.
+    async def open(self, ground: Ground, lent: Mapping[str, Sequence[socket.socket]]) -> None:
+        """Listen, on what was ``lent`` for an address where there is something.
 
         Raises ``CannotBind``, and listens nowhere then.
         """
         table = self.table
-        observer = None
         async with AsyncExitStack() as stack:
-            if table.access_log != "off":
-                from blocks.http.filters.access_log import AccessLog
-
-                where = "-" if table.access_log == "-" else str(self._folder / table.access_log)
-                self.log = await stack.enter_async_context(AccessLog(where, table.access_log_format, clock=self._clock))
-                observer = self.log.observe
-            if spot.metered:
-                from blocks.http.meter import Meter
-
-                self.meter = Meter(asyncio.get_running_loop().time, observer)
-                observer = self.meter.observe
-            real = spot.real
-            listen = [real.get(address, address) for address in addresses_of(table)]
+            observer = await self._observer(ground.metered, stack)
+            sockets = self._resolve(ground, lent)
             server = Server(
                 self.handler,
-                *listen,
+                *(text for texts in self._texts.values() for text in texts),
                 tls=None if self.certificates is None else self.certificates.context,
                 limits=_limits(table),
                 timeouts=_timeouts(table),
                 max_connections=table.max_connections,
                 observer=observer,
-                reuse_port=spot.shared,
-                lent={real.get(address, address): sockets for address, sockets in {**spot.held, **lent}.items()},
+                reuse_port=ground.shared,
+                lent=sockets,
                 drain=self._drain,
                 last_call=min(LAST_CALL, self._drain),
                 clock=self._clock,
@@ -141,6 +135,55 @@ class Listener:
             await server.start()
             self.server = server
             self._stack = stack.pop_all()
+
+    async def _observer(self, metered: bool, stack: AsyncExitStack) -> Observer | None:
+        """What is told of every exchange: the meter, and behind it the access log."""
+        observer: Observer | None = None
+        if self.table.access_log != "off":
+            from blocks.http.filters.access_log import AccessLog
+
+            where = "-" if self.table.access_log == "-" else str(self._folder / self.table.access_log)
+            self.log = AccessLog(where, self.table.access_log_format, clock=self._clock)
+            observer = (await stack.enter_async_context(self.log)).observe
+        if metered:
+            from blocks.http.meter import Meter
+
+            self.meter = Meter(asyncio.get_running_loop().time, observer)
+            observer = self.meter.observe
+        return observer
+
+    def _resolve(
+        self, ground: Ground, lent: Mapping[str, Sequence[socket.socket]]
+    ) -> dict[str, Sequence[socket.socket]]:
+        """Work out what the server is given for each address; the sockets that it need not open. Raises ``CannotBind``."""
+        sockets: dict[str, Sequence[socket.socket]] = {}
+        for address in addresses_of(self.table):
+            spot = (self.name, address)
+            found = lent.get(address) or ground.held.get(spot)
+            if found:
+                sockets[address] = found
+                self._texts[address] = [address]
+                continue
+            if ground.shared and spot not in ground.where and (address.endswith(":0") or is_unix(address)):
+                said = f"cannot listen on {address}: several workers share only what they were started with; restart for that"
+                raise CannotBind(None, said)
+            self._texts.setdefault(address, []).extend(ground.where.get(spot, (address,)))
+        return sockets
+
+    def lend(self, address: str) -> list[socket.socket]:
+        """The sockets of one of the table's addresses once more, for a listener that takes its place."""
+        if self.server is None:
+            return []
+        return [sock for text in dict.fromkeys(self._texts.get(address, ())) for sock in self.server.lend(text)]
+
+    @property
+    def parts(self) -> tuple[Handler, ...]:
+        """What it asks."""
+        return (self.handler,)
+
+    def readings(self) -> Iterable[Reading]:
+        """The access log's figures."""
+        return () if self.log is None else self.log.readings()
 
     @property
     def url(self) -> str:

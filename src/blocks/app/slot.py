@@ -41,6 +41,11 @@ class Slot:
         return Status.CLOSED if self.handler is None else status_of(self.handler)
 
     @property
+    def behind(self) -> tuple[Handler, ...]:
+        """What stands here, for the topology."""
+        return () if self.handler is None else (self.handler,)
+
+    @property
     def address(self) -> Any:
         """The address of an upstream that stands here, for probes that only connect; None for all else."""
         return getattr(self.handler, "address", None)

@@ -48,6 +48,11 @@ class Source:
         """Every file that was read, the stack's own first."""
         return list(dict.fromkeys(file.path for file, _ in self._files.values()))
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What was filled in from files and secret variables: whoever shows the tables masks it."""
+        return frozenset(secret for file, _ in self._files.values() for secret in file.secrets)
+
     def find(self, at: At) -> tuple[File, At] | None:
         """The file that a key stands in, and its keys there; None for tables given in code."""
         for length in range(len(at), -1, -1):

@@ -22,7 +22,7 @@ from blocks.core.status import Status, worst
 from blocks.http.handler import Handler, status_of
 
 from .change import Change
-from .listeners import Listener, Spot
+from .listeners import Ground, Listener
 from .lives import Life, Lives
 from .node import Node
 from .source import Source, of_tables, read_stack
@@ -62,8 +62,9 @@ class Stack:
         self.servers: dict[str, Listener] = {}
         self.lives = Lives()
         self.entered: dict[int, Life] = {}  # by the id of their node
-        self.spot = Spot()
+        self.ground = Ground()
         self.aside: Aside = at_once
+        self.grace: float | None = None  # a flag's drain timeout goes before the file's
         self.running = False
         self.last_error = ""
         self.loaded = given.clock.wall()
@@ -143,7 +144,7 @@ class Stack:
     @property
     def drain_timeout(self) -> float:
         """Seconds that requests have to finish."""
-        return seconds(self.version.settings.process.drain_timeout)
+        return self.grace if self.grace is not None else seconds(self.version.settings.process.drain_timeout)
 
     # -- life
 
@@ -165,7 +166,7 @@ class Stack:
                 self.put(node)
             for name in self.version.settings.servers:
                 listener = self.listener(self.version, name)
-                await listener.open(self.spot, {})
+                await listener.open(self.ground, {})
                 self.servers[name] = listener
             self.running = True
             stack.pop_all()

@@ -36,6 +36,7 @@ class ProcessTable(Table):
 
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     drain_timeout: Duration = 10.0
+    lame_duck: Duration = 0.0
     admin: str | None = None
     admin_token_file: str | None = None
     ports_file: str | None = None

@@ -126,8 +126,12 @@ def status_of(handler: object) -> Status:
 def topology(
     root: object, label: Callable[[object], str] | None = None, _depth: int = 0
 ) -> Iterable[tuple[int, str, object]]:
-    """(depth, label, node) of the composition, the outer first; filters and functions carry their own names."""
+    """(depth, label, node) of the composition, the outer first; filters and functions carry their own names.
+
+    A part that stands for others, which have a life of their own, names them as ``behind``: they are shown in its place.
+    """
     name = label(root) if label else str(getattr(root, "name", "") or getattr(root, "__name__", type(root).__name__))
     yield _depth, name, root
     for part in parts_of(root):
-        yield from topology(part, label, _depth + 1)
+        for shown in getattr(part, "behind", None) or (part,):
+            yield from topology(shown, label, _depth + 1)

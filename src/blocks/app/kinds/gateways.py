@@ -35,6 +35,7 @@ def make(name: str, table: Mapping[str, Any], bench: Bench) -> Node:
     _note_needs(front, file.tables, bench)
     bench.complaints.extend(one._replace(at=(*bench.at, *one.at)) for one in loaded.warnings)
     node = Node("gateways", name, front)
+    node.members["file"] = table.get("file")
     if before is not None:
         node.joins = lambda: _go_on(front.gateway, before.block.gateway)
     return node
