@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from blocks.app.stack import Stack
+from blocks.testing import Kit, VirtualLoop
+
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```python[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -25,7 +28,7 @@ def snippets() -> list:
 
 
 def run(path: Path, line: int, code: str) -> None:
-    """Run a snippet as a module; one that awaits at its top runs in a loop, and its test functions run too."""
+    """Run a snippet as a module; one that awaits at its top runs in a loop. Its tests run too, those that ask for ``blocks`` as the plug-in does it."""
     tree = ast.parse("\n" * (line - 1) + code, str(path))
     compiled = compile(tree, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     namespace = {"__name__": "snippet", "__file__": str(path)}
@@ -34,14 +37,32 @@ def run(path: Path, line: int, code: str) -> None:
     else:
         exec(compiled, namespace)  # our own documentation
     for name, value in list(namespace.items()):
-        if name.startswith("test_") and inspect.iscoroutinefunction(value) and not inspect.signature(value).parameters:
-            asyncio.run(asyncio.wait_for(value(), 30))
+        if name.startswith("test_") and inspect.iscoroutinefunction(value):
+            if list(inspect.signature(value).parameters) == ["blocks"]:
+                with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+                    runner.run(with_kit(value))
+            elif not inspect.signature(value).parameters:
+                asyncio.run(asyncio.wait_for(value(), 30))
+
+
+async def with_kit(test) -> None:
+    async with Kit(seed=1) as blocks:
+        await test(blocks)
 
 
 @pytest.mark.parametrize(("path", "line", "code"), snippets())
 def test_the_snippet_runs(path: Path, line: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     run(path, line, code)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md"])
+def test_the_stacks_that_are_shown_are_fine(name: str, tmp_path: Path):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for number, shown in enumerate(re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(shown, encoding="utf-8")
+        assert not Stack.load(path).warnings
 
 
 def test_links_between_pages_lead_somewhere():
