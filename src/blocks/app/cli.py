@@ -12,6 +12,7 @@ import blocks
 
 # name: (module, attribute, what it is for). The help page is made of this table alone.
 _COMMANDS = {
+    "run": ("blocks.app.run", "run", "Run a stack from a file: any topology of blocks in one process."),
     "balancer": ("blocks.balancer.cli", "balancer", "Balance HTTP requests over servers."),
     "broker": ("blocks.broker.cli", "broker", "A durable publish/subscribe broker and work queue, and its client."),
     "gateway": ("blocks.gateway.cli", "gateway", "One front door: routes, limits, identity."),
@@ -21,6 +22,7 @@ _COMMANDS = {
     "explain": ("blocks.app.explain", "explain", "Say what a request would meet in every block of a stack."),
     "schema": ("blocks.app.schema", "schema", "Print the JSON Schema of a file, for editors."),
     "status": ("blocks.app.remote_cli", "status", "Say what a running process does, and how well."),
+    "top": ("blocks.app.top_cli", "top", "Show live what a running process does."),
     "health": ("blocks.app.remote_cli", "health", "Exit with 0 when a running process is ready: a probe."),
     "drain": ("blocks.app.remote_cli", "drain", "Tell a running process to finish and leave."),
     "reload": ("blocks.app.remote_cli", "reload", "Have a running process read its configuration again."),
