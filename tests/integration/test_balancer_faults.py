@@ -193,7 +193,7 @@ async def test_certificates_are_reloaded_under_load_and_a_bad_file_changes_nothi
 
 
 async def test_a_thousand_slow_clients_beside_a_good_one():
-    """Heads that drip, bodies that drip, answers that nobody reads: the good one is served all the while, the slow ones are cut."""
+    """Heads that drip, bodies that drip, clients that say nothing: the good one is served all the while, the slow ones are cut."""
     async with Backend() as backend:
         flags = ("--head-timeout", "2s", "--body-timeout", "2s", "--min-rate", "500B/s", "--idle-timeout", "2s")
         async with balancer(*upstreams(backend.url), *flags) as process:
@@ -275,6 +275,31 @@ async def test_a_quarter_gigabyte_to_a_slow_reader_is_not_held_in_memory():
                 if sent % 50 == 0:
                     most = max(most, process.memory)
             assert most - before < 16 * 1024 * 1024
+
+
+async def test_readers_that_take_nothing_are_cut_and_cost_the_others_nothing():
+    big = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (10 << 20) + b"x" * (10 << 20)
+    async with Backend(lambda seen, count: big if seen.target == "/big" else OK) as backend:
+        async with balancer(*upstreams(backend.url), "--send-timeout", "1s") as process:
+            before, held = process.descriptors, process.memory
+            slow = []
+            for _ in range(24):
+                client = Client(process.port)
+                await client.__aenter__()
+                client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                client.send(GET.replace(b"/ ", b"/big "))
+                slow.append(client)
+            await until(lambda: sum(seen.target == "/big" for seen in backend.requests) == 24)
+            async with Load(process.port, 1) as load:
+                await load.answered(100)
+                await until(lambda: process.clients <= 1)
+                await load.answered(20)
+            assert load.lost == []
+            assert set(load.statuses) == {200}
+            assert process.memory - held < 24 * (1 << 20)  # of 240 MiB; the rest waits where it came from
+            for client in slow:
+                await client.__aexit__()
+            await until(lambda: process.descriptors <= before + 4)
 
 
 async def test_an_idle_process_uses_no_cpu_after_ten_thousand_connections():
