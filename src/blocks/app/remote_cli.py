@@ -17,7 +17,7 @@ from blocks.core.errors import ConfigError
 from .remote import Answer, Remote, Unreachable, find, read_token
 
 FAILURE, CONFIGURATION, DRAIN_TIMED_OUT = 1, 3, 5
-_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
 def _timeout(ctx: click.Context, param: click.Parameter, value: Any) -> float:
@@ -47,7 +47,7 @@ def remote(wait: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             except ConfigError as error:
                 raise click.UsageError(str(error)) from None
             except Unreachable as error:
-                _fail(str(error))
+                fail(str(error))
 
         wrapped: Callable[..., Any] = connected
         wrapped.__doc__ = command.__doc__
@@ -79,15 +79,15 @@ _OPTIONS = [
 _json = click.option("--json", "as_json", is_flag=True, help="Plain JSON instead of text.")
 
 
-@click.command("health", context_settings=_HELP)
+@click.command("health", context_settings=HELP)
 @click.option("--verbose", is_flag=True, help="Say how well each part is.")
 @remote("2s")
 def health(remote: Remote, verbose: bool) -> None:
     """Exit with 0 when the process is ready, with 1 when it is not or cannot be reached: a probe for Docker and Kubernetes."""
     answer = remote.ask("GET", "/readyz?verbose" if verbose else "/readyz")
-    _allowed(answer)
+    allowed(answer)
     if answer.status not in (200, 503) or not isinstance(answer.body, dict) or "status" not in answer.body:
-        _fail(f"{remote.url} is no admin API: it answers {answer.status} to /readyz")
+        fail(f"{remote.url} is no admin API: it answers {answer.status} to /readyz")
     click.echo(answer.body["status"])
     if verbose:
         for _, body in answer.each():
@@ -96,7 +96,7 @@ def health(remote: Remote, verbose: bool) -> None:
     sys.exit(0 if answer.status == 200 else FAILURE)
 
 
-@click.command("status", context_settings=_HELP)
+@click.command("status", context_settings=HELP)
 @_json
 @remote("10s")
 def status(remote: Remote, as_json: bool) -> None:
@@ -104,10 +104,10 @@ def status(remote: Remote, as_json: bool) -> None:
     from .remote_report import lines, summary
 
     answer = remote.ask("GET", "/v1/status")
-    _allowed(answer)
+    allowed(answer)
     bodies = [body for code, body in answer.each() if code == 200 and isinstance(body, dict)]
     if not bodies:
-        _fail(f"{remote.url} answers {answer.status} to /v1/status: {_said(answer)}")
+        fail(f"{remote.url} answers {answer.status} to /v1/status: {_said(answer)}")
     told = summary(bodies)
     if as_json:
         _print_json(told)
@@ -115,7 +115,7 @@ def status(remote: Remote, as_json: bool) -> None:
         click.echo("\n".join(lines(told)))
 
 
-@click.command("drain", context_settings=_HELP)
+@click.command("drain", context_settings=HELP)
 @click.option(
     "--wait", is_flag=True, help="Return when it has gone; exit with 5 when it is still there after --timeout."
 )
@@ -124,9 +124,9 @@ def drain(remote: Remote, wait: bool) -> None:
     """Tell the process to leave: not ready, no new connections, what is under way is finished. As SIGTERM."""
     begun = time.monotonic()
     answer = remote.ask("POST", "/v1/drain")
-    _allowed(answer)
+    allowed(answer)
     if answer.status != 202:
-        _fail(f"{remote.url} answers {answer.status} to /v1/drain: {_said(answer)}")
+        fail(f"{remote.url} answers {answer.status} to /v1/drain: {_said(answer)}")
     click.echo("draining")
     while wait:
         time.sleep(0.1)
@@ -140,13 +140,13 @@ def drain(remote: Remote, wait: bool) -> None:
             sys.exit(DRAIN_TIMED_OUT)
 
 
-@click.command("reload", context_settings=_HELP)
+@click.command("reload", context_settings=HELP)
 @_json
 @remote("60s")
 def reload(remote: Remote, as_json: bool) -> None:
     """Have the configuration, certificates and logs read again. Exit with 3, and say what is wrong, when the old ones stay in force."""
     answer = remote.ask("POST", "/v1/reload")
-    _allowed(answer)
+    allowed(answer)
     each = answer.each()
     if as_json:
         _print_json(answer.body)
@@ -158,17 +158,18 @@ def reload(remote: Remote, as_json: bool) -> None:
             click.echo("blocks: the old configuration stays in force", err=True)
         sys.exit(CONFIGURATION)
     if any(code != 200 for code, _ in each):
-        _fail(f"{remote.url} answers {answer.status} to /v1/reload: {_said(answer)}")
+        fail(f"{remote.url} answers {answer.status} to /v1/reload: {_said(answer)}")
     if not as_json:
         body = each[0][1]
         digest = f", digest {body['digest']}" if body.get("digest") else ""
         click.echo(f"{body.get('status', 'reloaded')}{digest}")
 
 
-def _allowed(answer: Answer) -> None:
+def allowed(answer: Answer) -> None:
+    """Leave with 1, saying why, when the API does not let us in."""
     if answer.status in (401, 403, 421):
         said = {401: "it asks for another token: give --token-file", 421: "it takes requests from its own machine only"}
-        _fail(f"the admin API refuses: {said.get(answer.status, _said(answer))}")
+        fail(f"the admin API refuses: {said.get(answer.status, _said(answer))}")
 
 
 def _said(answer: Answer) -> str:
@@ -182,6 +183,7 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def _fail(words: str) -> NoReturn:
+def fail(words: str) -> NoReturn:
+    """Say in a line why a command failed, and leave with 1."""
     click.echo(f"blocks: {words}", err=True)
     sys.exit(FAILURE)
