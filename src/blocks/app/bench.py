@@ -113,7 +113,7 @@ class Bench:
         self.needs.setdefault(name, (*self.at, *at))
         place = self.places.get(name)
         if place is None:
-            self.complain(at, f"there is no handler {name!r}{suggestion(name, self.places)}")
+            self.complain(at, f"there is no handler {name!r}{meant(name, self.places)}")
         return place
 
     def upstream(self, url: str, **settings: Any) -> Any:
@@ -129,6 +129,12 @@ class Bench:
         from blocks.http.filters.forwarded import Forwarded
 
         return chain(Forwarded(trusted), to=handler)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What to add to an error about a name that there is not: the nearest one, or the URL of an address."""
+    host, colon, port = name.rpartition(":")
+    return f"; did you mean 'http://{name}'?" if host and colon and port.isdigit() else suggestion(name, known)
 
 
 def is_url(reference: str) -> bool:

@@ -20,6 +20,7 @@ WORDS: dict[str, dict[str, str]] = {
     "ProcessTable": {
         "workers": "Processes that share the ports.",
         "drain_timeout": "How long requests under way may take when the process is told to stop.",
+        "lame_duck": "How long to go on accepting after saying not ready, when told to stop.",
         "admin": "HOST:PORT of the admin API; off when it is left out.",
         "admin_token_file": "File with the admin API's bearer token; needed off loopback.",
         "ports_file": "File to write the ready line to.",

@@ -12,8 +12,9 @@ import click
 
 from blocks.core.config.complaint import At
 
+from .bench import is_url
 from .check import FILE, opened
-from .sense.graph import Graph, is_url, urls
+from .sense.graph import Graph, urls
 from .sense.view import View
 from .tables import HANDLERS, StackTable
 

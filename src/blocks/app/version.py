@@ -141,7 +141,10 @@ def _make(kind: str, name: str, table: Any, bench: Bench, version: Version) -> N
 
 def _placed(complaint: Complaint, at: At, table: Any) -> Complaint:
     """A constructor's error at the key that it speaks of, where that can be told from its words."""
-    if complaint.at != at or not isinstance(table, Table):
+    for key in complaint.at[len(at) :]:
+        table = getattr(table, str(key), None)
+    at = complaint.at
+    if not isinstance(table, Table):
         return complaint
     words = complaint.message.replace("=", " ").replace(":", " ").replace(",", " ").split()
     keys = [key for key in table.__struct_fields__ if getattr(table, key) is not None]

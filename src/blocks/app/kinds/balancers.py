@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.core.config.complaint import At
+from blocks.core.config.complaint import At, below
 from blocks.core.errors import ConfigError
 
 from ..bench import Bench, is_url
@@ -98,15 +98,19 @@ def _rules(table: BalancerTable) -> dict[str, Any]:
 
     rules: dict[str, Any] = {}
     if table.health is not None:
-        rules["health"] = _health(table.health)
+        with below("health"):
+            rules["health"] = _health(table.health)
     if table.outlier is False:
         rules["outlier"] = None
     elif table.outlier not in (None, True):
-        rules["outlier"] = Outlier(**given(table.outlier))  # type: ignore[arg-type]  # a table by now
+        with below("outlier"):
+            rules["outlier"] = Outlier(**given(table.outlier))  # type: ignore[arg-type]  # a table by now
     if table.retries is not None:
-        rules["retries"] = table.retries if isinstance(table.retries, int) else Retries(**given(table.retries))
+        with below("retries"):
+            rules["retries"] = table.retries if isinstance(table.retries, int) else Retries(**given(table.retries))
     if table.queue is not None:
-        rules["queue"] = table.queue if isinstance(table.queue, int) else Queue(**given(table.queue))
+        with below("queue"):
+            rules["queue"] = table.queue if isinstance(table.queue, int) else Queue(**given(table.queue))
     if table.panic is True:
         raise ConfigError("panic is a share between 0 and 1, or false for never")
     if table.panic is not None:

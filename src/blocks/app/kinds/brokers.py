@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import Any
 
+from blocks.core.config.complaint import below
 from blocks.core.errors import ConfigError
 from blocks.core.status import Status
 from blocks.http.server import CannotBind
@@ -46,7 +47,8 @@ class _House:
         self.server: Any = None
         self.door: Any = None
         self._listen, self._http = table.listen, table.http
-        self._guard = read_guard(bench.path(table.token_file)) if table.token_file is not None else None
+        with below("token_file"):
+            self._guard = read_guard(bench.path(table.token_file)) if table.token_file is not None else None
         for listen in (table.listen, table.http):
             if listen is not None and not listen.startswith("fd:"):
                 check_exposure(Address.parse(listen).host, self._guard)

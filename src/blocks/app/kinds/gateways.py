@@ -24,7 +24,11 @@ def make(name: str, table: Mapping[str, Any], bench: Bench) -> Node:
     before = bench.before.get(("gateways", name))
     kept = None if before is None else before.block.gateway.kept
     services = {name: place.front for name, place in bench.places.items()}
-    objects = Objects(services, bench.brokers, bench.brokers)
+    brokers = {
+        **dict.fromkeys(bench.source.tables.get("brokers", ())),
+        **bench.brokers,
+    }  # one that is wrong is still a name
+    objects = Objects(services, brokers, brokers)
     try:
         loaded = build(file, objects=objects, kept=kept, clock=bench.clock, random=bench.draw())
         front = Front(file.path, objects=objects, clock=bench.clock, loaded=loaded)

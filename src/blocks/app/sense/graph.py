@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from blocks.core.config.complaint import At, Complaint
-from blocks.core.config.suggest import suggestion
 
+from ..bench import is_url, meant
 from ..tables import HANDLERS
 from .view import View
 
@@ -62,11 +62,6 @@ def _kinds(view: View) -> set[str]:
 
 def _keys(tables: Any) -> list[str]:
     return [str(name) for name in tables] if isinstance(tables, Mapping) else []
-
-
-def is_url(text: str) -> bool:
-    """Whether it is (or was meant as) a URL and not a name."""
-    return "://" in text or text.startswith("unix:")
 
 
 def _uses(view: View, at: At, table: Mapping[str, Any]) -> Iterator[Use]:
@@ -130,15 +125,7 @@ def references(graph: Graph) -> Iterator[Complaint]:
             continue  # the gateway's own loader says it
         for use in uses:
             if use.name not in graph.homes and use.name not in graph.vague:
-                hint = suggestion(use.name, graph.homes)
-                if _is_address(use.name):
-                    hint = f"; did you mean 'http://{use.name}'?"
-                yield Complaint(use.at, f"there is no handler named {use.name!r}{hint}")
-
-
-def _is_address(text: str) -> bool:
-    host, colon, port = text.rpartition(":")
-    return bool(colon and host) and port.isdigit()
+                yield Complaint(use.at, f"there is no handler {use.name!r}{meant(use.name, graph.homes)}")
 
 
 def circles(graph: Graph) -> Iterator[Complaint]:
@@ -165,10 +152,10 @@ def _circles(graph: Graph, at: At, way: list[At], done: set[At]) -> Iterator[Com
 def unasked(graph: Graph) -> Iterator[Complaint]:
     """A handler that no server reaches. Said of the outermost only: what is inside it is reached when it is."""
     view = graph.view
-    if view.absent(("servers",)):
-        if view.absent(("brokers",)) and view.tables:
-            yield Complaint((), "there is no [servers.NAME] and no [brokers.NAME]: nothing listens", "warning")
-        return
+    if view.absent(("servers",)) and view.absent(("brokers",)) and view.tables:
+        yield Complaint((), "there is no [servers.NAME] and no [brokers.NAME]: nothing listens", "warning")
+    if not view.given(("servers",)) or set(view.tables) - _kinds(view):
+        return  # a misspelt table may have been a server
     asked = graph.asked()
     if any(use.name not in graph.homes for uses in graph.uses.values() for use in uses) or graph.twice:
         return  # a name is wrong: who knows which was meant

@@ -15,6 +15,7 @@ from .view import View
 
 Rule = Callable[[Graph], Iterable[Complaint]]
 
+_REFERENCES = frozenset(("handler", "upstreams", "origin", "routes", "service", "file"))
 RULES: tuple[Rule, ...] = (
     readings.quantities,
     readings.addresses,
@@ -57,8 +58,14 @@ def sense(source: Source, environment: Mapping[str, str], told: Iterable[Complai
     """
     whole = Graph(View(inlined(source, environment), StackTable, source.folder))
     heard = [one for one in told if one.level == "error"]
-    found = (complaint for rule in RULES for complaint in rule(whole))
+    rules = [rule for rule in RULES if rule is not graph.unasked or not any(map(_names, heard))]
+    found = (complaint for rule in rules for complaint in rule(whole))
     return list(dict.fromkeys(one for one in found if not said_already(one, heard)))
+
+
+def _names(complaint: Complaint) -> bool:
+    """Whether it is about who asks whom: then nobody knows what is asked by none."""
+    return len(complaint.at) <= 2 or not _REFERENCES.isdisjoint(complaint.at)
 
 
 def said_already(complaint: Complaint, told: Iterable[Complaint]) -> bool:

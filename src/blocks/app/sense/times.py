@@ -48,7 +48,7 @@ def connecting(graph: Graph) -> Iterator[Complaint]:
     words = "connecting may take {inside}, longer than the answer may (timeout = {around})"
     for at, _ in view.tables_of("upstreams"):
         yield from _connecting(view, at, "timeout", words)
-    for at, _ in view.tables_of("balancers", "edges"):
+    for at, _ in view.tables_of("balancers"):
         yield from _connecting(view, at, "upstream_timeout", words.replace("timeout =", "upstream_timeout ="))
     for at, _ in view.tables_of("gateways"):
         services = view.raw((*at, "services"))
@@ -118,11 +118,20 @@ def _of_routes(graph: Graph, at: At) -> Iterator[Complaint]:
             yield Complaint((*where, "timeout"), said, "warning")
 
 
-def _timeouts(graph: Graph, at: At, *, whole: bool = False) -> list[At]:
-    """The places of the timeouts, as they were given, of what a request through ``at`` may wait for."""
-    keys = {"upstreams": ("timeout",), "balancers": ("timeout", "upstream_timeout"), "edges": ("upstream_timeout",)}
-    found = [(*one, key) for one in graph.below(at) for key in keys.get(str(one[0]), ())]
-    return [one for one in found if graph.view.given(one) and (whole or one != (*at, "timeout"))]
+def _timeouts(graph: Graph, at: At, *, whole: bool = False, seen: frozenset[At] = frozenset()) -> list[At]:
+    """The places of the timeouts, as they were given, that bound a request through ``at`` (of ``whole``: its own, too).
+
+    What is inside a balancer with a timeout is bounded by that.
+    """
+    own = [(*at, key) for key in ("timeout", "upstream_timeout") if graph.view.given((*at, key))]
+    if whole and own and (at[0] == "upstreams" or own[0][-1] == "timeout"):
+        return own[:1]
+    found = [place for place in own if place[-1] == "upstream_timeout"]
+    for use in graph.uses.get(at, ()):
+        home = graph.homes.get(use.name)
+        if home is not None and home not in seen:
+            found += _timeouts(graph, home, whole=True, seen=seen | {at})
+    return found
 
 
 def leaving(graph: Graph) -> Iterator[Complaint]:

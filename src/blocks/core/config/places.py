@@ -176,9 +176,12 @@ def places_of(text: str) -> dict[At, Place]:
 
 
 def nearest(places: dict[At, Place], at: At) -> Place | None:
-    """The place of ``at``, or of what encloses it."""
+    """The place of ``at``, or of the first thing below it (``[a.b]`` for ``a``), or of what encloses it."""
     while at:
         if at in places:
             return places[at]
+        below = next((place for path, place in places.items() if path[: len(at)] == at), None)
+        if below is not None:
+            return below
         at = at[:-1]
     return places.get(())
