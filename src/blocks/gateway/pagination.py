@@ -15,6 +15,7 @@ import msgspec
 
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import size
+from blocks.http.body import TooLarge
 from blocks.http.message import Request, Response
 
 from .auth import base64url
@@ -215,7 +216,7 @@ class Pagination:
             return response, None
         try:
             return response, decode(await response.read(self._max))
-        except BadBody:
+        except (BadBody, TooLarge):  # too large is the service's fault here
             return _unlike(), None
 
     def _told(
