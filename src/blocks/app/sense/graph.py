@@ -142,7 +142,7 @@ def _circles(graph: Graph, at: At, way: list[At], done: set[At]) -> Iterator[Com
         home = graph.homes.get(use.name)
         if home in way:
             names = [str(one[1]) for one in way[way.index(home) :]]
-            yield Complaint(use.at, f"goes round in a circle: {' → '.join([*names, use.name])}")
+            yield Complaint(use.at, f"a circle: {' → '.join([*names, use.name])}")
         elif home is not None and home not in done:
             yield from _circles(graph, home, way, done)
     way.pop()
