@@ -36,7 +36,7 @@ class BackOffice:
         for task in self._tasks:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _work(self, url: str, group: str) -> None:
         async with connect(url) as client, client.subscribe("orders.*", group=group, start="earliest") as messages:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -38,7 +43,7 @@ def run(*command: str, timeout: float = 110) -> str:
 
 def test_every_example_is_run():
     programs = {path.name for path in EXAMPLES.glob("*.py")}
-    assert {name for name in programs if not name.startswith("test_")} == {*SAYS, "demo.py", "shop_apps.py"} & programs
+    assert {name for name in programs if not name.startswith("test_")} == {*SAYS, "demo.py", "shop_apps.py"}
 
 
 @pytest.mark.parametrize("name", sorted(SAYS))
@@ -72,6 +77,45 @@ def test_it_stays_up_when_it_is_asked_to(name: str):
 
 def test_the_shop_is_short():
     assert len((EXAMPLES / "shop.py").read_text().splitlines()) < 80
+
+
+def test_the_shop_of_the_file_is_the_same():
+    said = run("-m", "blocks", "check", "--strict", str(EXAMPLES / "shop.toml"))
+    assert "fine, 0 warnings" in said
+    drawn = run("-m", "blocks", "tree", str(EXAMPLES / "shop.toml"))
+    assert [name for name in ("front", "api", "catalog", "stock", "bus", "back_office") if name not in drawn] == []
+
+
+def test_the_shop_runs_from_its_file(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        broker = str(probe.getsockname()[1])
+    free = {"SHOP_PORT": "0", "SHOP_ADMIN": "0", "SHOP_BROKER": broker, "SHOP_DATA": str(tmp_path)}
+    command = [sys.executable, "-m", "blocks", "run", str(EXAMPLES / "shop.toml")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | free
+    )
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        assert [ask(url, "/items/7")[1]["path"] for _ in range(2)] == ["/items/7"] * 2
+        assert ask(url, "/stock/7")[0] == 200
+        told = [ask(url, "/orders", b"1", {"Idempotency-Key": "order-1"}) for _ in range(2)]
+        assert [(status, said["duplicate"]) for status, said in told] == [(202, False), (202, True)]
+        until = time.monotonic() + 30
+        while ask(url, "/handled")[1] != {"billing": ["1"], "notification": ["1"]}:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def ask(url: str, path: str, body: bytes | None = None, fields: dict[str, str] | None = None) -> tuple[int, Any]:
+    with urlopen(Request(url + path, body, fields or {}), timeout=30) as answer:
+        return answer.status, json.load(answer)
 
 
 def test_the_demo_keeps_its_promises():
