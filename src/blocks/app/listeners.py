@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocks.core.activation import is_inherited
-from blocks.core.clock import Clock
+from blocks.core.clock import Clock, exact
 from blocks.core.errors import ConfigError
 from blocks.core.metrics import Reading
 from blocks.core.quantities import rate, seconds, size
@@ -148,7 +148,7 @@ class Listener:
         if metered:
             from blocks.http.meter import Meter
 
-            self.meter = Meter(asyncio.get_running_loop().time, observer)
+            self.meter = Meter(exact(asyncio.get_running_loop()), observer)
             observer = self.meter.observe
         return observer
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Clock(Protocol):
@@ -24,6 +28,11 @@ class SystemClock:
     __slots__ = ()
     monotonic = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
+
+
+def exact(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The time of ``loop``, for durations: uvloop's own is in whole milliseconds, and as old as the turn that runs."""
+    return time.monotonic if type(loop).__module__.partition(".")[0] == "uvloop" else loop.time
 
 
 class FakeClock:

@@ -222,7 +222,7 @@ class Inbound(Driver, asyncio.Protocol):
         self.started = False
         self._head_began = False
         self._keep = head.keep_alive
-        self._began = self._loop.time() if service.observer is not None else 0.0
+        self._began = service.exact() if service.observer is not None else 0.0
         self._sent = 0
         self.deadline = inf
         self.request = request = Request(
@@ -492,7 +492,7 @@ class Inbound(Driver, asyncio.Protocol):
         """Answer what is no request, and end the connection: its framing is in doubt."""
         self.request = Request("", "", version=11)
         self._state = BUSY
-        self._began = self._loop.time()
+        self._began = self.service.exact()
         self._sent = 0
         self._keep = False
         self.reader.failed = True

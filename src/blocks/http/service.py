@@ -7,7 +7,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from blocks.core.clock import SYSTEM, Clock
+from blocks.core.clock import SYSTEM, Clock, exact
 from blocks.core.descriptors import Descriptors
 from blocks.core.sweeper import Sweeper, sweeper
 
@@ -19,7 +19,7 @@ from .timeouts import Timeouts
 if TYPE_CHECKING:
     from .inbound import Inbound
 
-# (request, status, bytes sent, begun at on the loop's clock, what went wrong or None), once an exchange has ended.
+# (request, status, bytes sent, begun at on the loop's clock (``core.clock.exact``), what went wrong or None), once an exchange has ended.
 Observer = Callable[[Request, int, int, float, "BaseException | None"], None]
 
 
@@ -54,6 +54,7 @@ class Service:
         self.refused = 0
         self.connections: set[Inbound] = set()
         self.sweeper: Sweeper = sweeper(loop)
+        self.exact = exact(loop)
         self._clock = clock
         self._descriptors = Descriptors()
         self.burst = self._descriptors.burst

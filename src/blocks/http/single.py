@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from blocks.core.clock import SYSTEM
+from blocks.core.clock import SYSTEM, exact
 from blocks.core.config.state import Configuration, digest_of
 from blocks.core.errors import ConfigError
 from blocks.core.logging import events
@@ -178,7 +178,7 @@ class Single:
         serving, place = self._serving, self._place
         self._handler = self._job.build()
         if serving.admin is not None:
-            self._meter = Meter(asyncio.get_running_loop().time, observer)
+            self._meter = Meter(exact(asyncio.get_running_loop()), observer)
             observer = self._meter.observe
         listen: list[str] = []
         for address in serving.listen if place is None else dict.fromkeys(serving.listen):

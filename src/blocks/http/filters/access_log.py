@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from blocks.core.clock import SYSTEM, Clock
+from blocks.core.clock import SYSTEM, Clock, exact
 from blocks.core.errors import ClientGone, ConfigError, Failure
 from blocks.core.lines import FLUSH, Lines
 from blocks.core.metrics import Reading
@@ -82,7 +82,7 @@ class AccessLog:
         """An exchange has ended: ``sent`` bytes left, it began at ``began`` on the loop's clock, ``error`` is what went wrong."""
         time = self._time
         if time is None:
-            time = self._time = asyncio.get_running_loop().time
+            time = self._time = exact(asyncio.get_running_loop())
         notes = request._state or _NO_NOTES
         target = notes.get("target") or request.target  # as it came, where a block has changed it
         if not self._query:
@@ -96,7 +96,7 @@ class AccessLog:
 
     async def __call__(self, request: Request, next: Handler) -> Response:
         """The filter: the line is written when the response's body has passed."""
-        began = asyncio.get_running_loop().time()
+        began = exact(asyncio.get_running_loop())()
         try:
             response = await next(request)
         except BaseException as error:
