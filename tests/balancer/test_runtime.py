@@ -11,7 +11,7 @@ from blocks.balancer import Endpoint, Event, LoadBalancer, Outlier, State
 from blocks.core.clock import FakeClock
 from blocks.core.errors import ConfigError
 from blocks.core.status import Status
-from blocks.http import Request, Response, running
+from blocks.http import Request, Response, Upstream, running
 
 from .scripted import Gate, Scripted, refused, settle
 
@@ -208,3 +208,16 @@ async def test_changes_under_load_lose_nothing() -> None:
             await lb.remove(f"e{n - 4}")
     assert statuses == {200: 400}
     assert all(endpoint.active == 0 for endpoint in lb.endpoints)
+
+
+async def test_a_url_that_is_added_gets_the_settings_of_the_others():
+    asked: list[str] = []
+
+    def make(url: str) -> Upstream:
+        asked.append(url)
+        return Upstream(url, timeout=1.5)
+
+    async with running(LoadBalancer(["http://a"], upstream=make)) as balancer:
+        added = await balancer.add("http://b")
+        assert asked == ["http://a", "http://b"]
+        assert added.handler.pool.timeout == 1.5

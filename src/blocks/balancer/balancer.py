@@ -20,6 +20,7 @@ from blocks.core.status import Status
 from blocks.core.sweeper import sweeper
 from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
+from blocks.http.upstream import Upstream
 
 from .attempts import Attempts
 from .endpoint import Endpoint, Recorder
@@ -51,6 +52,7 @@ class LoadBalancer:
     ``timeout``: seconds for a request with all its tries, put into ``request.deadline``, which upstreams keep; None adds none.
     ``panic``: the share of usable endpoints below which all are used; 0 (nginx, AWS ALB) means when none is left, None never.
     ``slow_start``: seconds in which an endpoint that is new or back grows to its weight; 0 for none (nginx).
+    ``upstream`` makes a handler of a URL, also of one that is added at run time; by default ``Upstream`` with its default timeouts.
     ``on_event`` is called with every ``Event``; without it they go to ``blocks.core.logging``. ``clock`` must agree with the loop's.
 
     Raises ``ConfigError`` for settings that are wrong; a call raises the last try's ``Failure``, or ``Unavailable`` when nobody is
@@ -72,6 +74,7 @@ class LoadBalancer:
         timeout: float | str | None = None,
         panic: float | None = 0.0,
         slow_start: float | str = 0.0,
+        upstream: Callable[[str], Handler] = Upstream,
         on_event: Callable[[Event], None] | None = None,
         latency: Callable[[], Recorder] = Histogram,
         clock: Clock = SYSTEM,
@@ -90,6 +93,7 @@ class LoadBalancer:
         self.tape = Tape(on_event or log)
         self._random = random or Random()
         self._now = now = clock.monotonic
+        self._upstream = upstream
         self._policy = policy_of(policy, self._random)
         self._first: Callable[[Request, float], Endpoint] = self._nobody
         self._latency = latency
@@ -109,8 +113,8 @@ class LoadBalancer:
         self.health = Health.of(health)
         self._prober = None if self.health is None else Prober(self.health, self.table, now, self._random)
         self._members = Members(self.table, self.tape, self._prober, now)
-        for upstream in upstreams:
-            self._put(upstream, {}, late=False)
+        for member in upstreams:
+            self._put(member, {}, late=False)
 
     # -- as a handler
 
@@ -408,9 +412,7 @@ class LoadBalancer:
                 raise ConfigError("an Endpoint carries its settings; give them to it")
             return upstream
         if isinstance(upstream, str):
-            from blocks.http import Upstream
-
-            upstream = Upstream(upstream)
+            upstream = self._upstream(upstream)
         return Endpoint(upstream, **settings)
 
     def _put(self, upstream: Upstreamlike, settings: dict[str, Any], *, late: bool) -> None:

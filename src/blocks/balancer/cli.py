@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -140,12 +141,9 @@ def _build(flags: dict[str, Any]) -> Any:
             rise=flags["rise"],
             fall=flags["fall"],
         )
-    upstreams = [
-        Upstream(url, timeout=flags["upstream_timeout"], connect_timeout=flags["connect_timeout"])
-        for url in flags["upstreams"]
-    ]
     handler = LoadBalancer(
-        upstreams,
+        flags["upstreams"],
+        upstream=partial(Upstream, timeout=flags["upstream_timeout"], connect_timeout=flags["connect_timeout"]),
         policy=flags["policy"],
         health=health,
         retries=flags["retries"],

@@ -37,6 +37,7 @@ class Recorder(Protocol):
         """One more answer took ``seconds``."""
         ...
 
+
 _LEARNT = (
     "cancelled", "draining", "ejected_until", "ejections", "ewma", "ewma_at", "failures", "latency", "passes", "probe_reason",
     "probed", "probes", "refusals", "requests", "returned_at", "streak", "well",

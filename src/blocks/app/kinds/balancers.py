@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from blocks.core.config.complaint import At, below
@@ -18,6 +19,7 @@ _MEMBER = ("weight", "priority", "zone", "max_requests", "metadata")
 def make(name: str, table: BalancerTable, bench: Bench) -> Node:
     """The balancer; members that were there before keep their connections and what is known of their health."""
     from blocks.balancer import LoadBalancer
+    from blocks.http import Upstream
 
     before = bench.before.get(("balancers", name))
     members = _Members(table, bench, before)
@@ -25,8 +27,9 @@ def make(name: str, table: BalancerTable, bench: Bench) -> Node:
     if not table.upstreams:
         bench.complain(("upstreams",), "a balancer needs upstreams: URLs, or names of handlers")
     balancer = LoadBalancer(
-        endpoints, **given(table, *_SETTINGS), **_rules(table), name=name, clock=bench.clock, random=bench.draw()
-    )
+        endpoints, **given(table, *_SETTINGS), **_rules(table), name=name, clock=bench.clock, random=bench.draw(),
+        upstream=partial(Upstream, **members.timeouts),
+    )  # fmt: skip
     node = Node("balancers", name, balancer, front=bench.told(balancer, table.forwarded, table.trusted))
     node.members = members.settings
     if before is not None:
@@ -47,9 +50,9 @@ class _Members:
     """
 
     def __init__(self, table: BalancerTable, bench: Bench, before: Node | None) -> None:
-        self._timeouts = given(table, "connect_timeout")
+        self.timeouts = given(table, "connect_timeout")
         if table.upstream_timeout is not None:
-            self._timeouts["timeout"] = table.upstream_timeout
+            self.timeouts["timeout"] = table.upstream_timeout
         self._bench = bench
         self._known = {} if before is None else {one.name: one for one in before.block.endpoints}
         self._before: dict[str, Any] = {} if before is None else before.members
@@ -82,8 +85,8 @@ class _Members:
             settings: Any = member.upstream
             handler: Any = self._bench.member(str(member.upstream), *at)
         else:
-            settings = (member.url, self._timeouts)
-            handler = self._bench.upstream(member.url, **self._timeouts)
+            settings = (member.url, self.timeouts)
+            handler = self._bench.upstream(member.url, **self.timeouts)
         stays = self._known.get(name) if self._before.get(name) == settings else None
         row = Endpoint(handler if stays is None else stays.handler, name=name, **given(member, *_MEMBER))
         if stays is not None:
