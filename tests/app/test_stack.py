@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from app.staged import asking, get, loaded, origins, written
 
+from app.staged import asking, get, loaded, origins, written
 from blocks import LoadBalancer, connect
 from blocks.app.source import StackErrors
 from blocks.app.stack import Stack
@@ -81,7 +81,7 @@ async def test_every_kind_of_table_is_what_it_says(tmp_path: Path, module: str):
         listen = "127.0.0.1:0"
         """
         stack = loaded(written(tmp_path, text))
-        assert [node.name for node in stack.version.in_order()][0] == "queue"
+        assert next(iter(stack.version.in_order())).name == "queue"
         async with stack, asking(stack.servers["public"].url) as client:
             assert (await get(client, "/hello"))[1] == "hello /hello"
             assert (await get(client, "/asgi"))[1] == "/asgi"

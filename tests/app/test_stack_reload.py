@@ -7,8 +7,8 @@ import ssl
 from pathlib import Path
 
 import pytest
-from app.staged import asking, get, loaded, origins, until, written
 
+from app.staged import asking, get, loaded, origins, until, written
 from blocks.app.source import StackErrors
 from blocks.core.errors import ConfigError
 from blocks.core.logging import events
@@ -168,7 +168,7 @@ async def test_a_server_keeps_its_socket_when_its_settings_change_and_new_ones_o
             await stack.reload()
             await until(lambda: not stack.retiring)
             async with asking(gone) as client:
-                with pytest.raises(Exception, match="refuse|connect"):
+                with pytest.raises(Exception, match=r"refuse|connect"):
                     await get(client)
         assert not (tmp_path / "s").exists()
 
