@@ -16,11 +16,12 @@ from pathlib import Path
 from demo.customers import Customers, Seen
 from demo.report import Handled, figures, promises, timeline
 from demo.shop import Shop
-from demo.story import GREEDY, Story, Tape
+from demo.story import Story, Tape
 
 from blocks import Upstream
 
 SECONDS = 22.0
+GREEDY = (0.46, 0.64)  # when one customer is greedy, in parts of the whole
 ARRIVE = 20.0  # seconds for the last orders to reach the workers
 
 
@@ -43,15 +44,18 @@ async def stay(shop: Shop) -> None:
 
 
 async def main(keep: bool, seconds: float) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # what was started is ended, too
     print("blocks demo: a shop of thirteen processes, its customers, and an eventful half minute\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="blocks-demo-") as folder:
         async with Shop(Path(folder)) as shop, Upstream(shop.edge.url, keep=1024) as edge:
             print(f"  edge → gateway → 2 balancers → 5 services, broker → 3 workers are up at {shop.edge.url}\n")
             seen = Seen()
-            story = Story(shop, Tape(seen), seconds)
             greedy = (GREEDY[0] * seconds, GREEDY[1] * seconds)
+            story = Story(shop, Tape(seen), seconds)
             async with asyncio.TaskGroup() as group:
-                group.create_task(Customers(edge, shop.keys, seen).shop(seconds, greedy))
+                group.create_task(Customers(edge, shop.keys, seen).shop(seconds, greedy, story.tape.say))
                 group.create_task(story.run())
             await arrived(shop, seen)
             checks = promises(seen, story, await shop.stored())
@@ -70,4 +74,7 @@ if __name__ == "__main__":
     parser.add_argument("--keep", action="store_true", help="stay up afterwards")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the load lasts")
     arguments = parser.parse_args()
-    sys.exit(asyncio.run(main(arguments.keep, arguments.seconds)))
+    try:
+        sys.exit(asyncio.run(main(arguments.keep, arguments.seconds)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(1)

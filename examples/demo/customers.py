@@ -79,20 +79,25 @@ class Customers:
         self._seen = seen
         self._random = Random(1)
 
-    async def shop(self, seconds: float, greedy: tuple[float, float]) -> None:
-        """Put the load on; one customer is greedy from the first moment of ``greedy`` to the second."""
+    async def shop(self, seconds: float, greedy: tuple[float, float], say: Callable[[str], None]) -> None:
+        """Put the load on; one customer is greedy from the first moment of ``greedy`` to the second, and that is said."""
+
+        async def be_greedy() -> None:
+            await asyncio.sleep(greedy[0])
+            say(f"one customer becomes greedy: {GREEDY_RATE} requests a second for {greedy[1] - greedy[0]:.1f} s")
+            await self._load(GREEDY, self._grab, GREEDY_RATE, greedy[1] - greedy[0])
+
         duties = {"items": self._item, "stock": self._stock, "pages": self._page, "orders": self._order}
         async with asyncio.TaskGroup() as group:
             for kind, duty in duties.items():
                 self._seen.results[kind] = Result()  # in this order in the report
-                group.create_task(self._load(kind, duty, RATES[kind], 0, seconds))
-            group.create_task(self._load(GREEDY, self._grab, GREEDY_RATE, *greedy))
+                group.create_task(self._load(kind, duty, RATES[kind], seconds))
+            group.create_task(be_greedy())
 
-    async def _load(self, kind: str, duty: Duty, rate: float, begin: float, end: float) -> None:
-        await asyncio.sleep(max(0.0, begin - self._seen.now()))
+    async def _load(self, kind: str, duty: Duty, rate: float, seconds: float) -> None:
         self._seen.starts[kind] = self._seen.now()
         load = Load(duty, lambda number: Request("GET", f"/{number}"), timeout=PATIENCE)
-        self._seen.results[kind] = await load.open(constant(rate, end - begin))
+        self._seen.results[kind] = await load.open(constant(rate, seconds))
 
     # -- what one customer does; the request that the load made holds the number only
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from .customers import Seen
 from .shop import Shop
 
-GREEDY = (0.46, 0.64)  # when one customer is greedy, in parts of the whole
-
 
 @dataclass
 class Tape:
@@ -51,7 +49,6 @@ class Story:
             (0.20, self.start_the_catalog),
             (0.28, self.change_the_prices),
             (0.36, self.release_the_pages),
-            (GREEDY[0], self.see_the_greedy),
             (0.68, self.kill_the_broker),
             (0.78, self.drain_a_catalog),
             (0.84, self.kill_a_worker_and_the_orders),
@@ -83,9 +80,6 @@ class Story:
         await self.shop.activate("v2")
         self.release.ended = self.tape.seen.now()
         self.tape.say("release v2 of the pages is pushed and activated")
-
-    async def see_the_greedy(self) -> None:
-        self.tape.say("one customer becomes greedy")
 
     async def kill_the_broker(self) -> None:
         self.tape.say("kill -9 the broker, with orders on their way to the disk")
