@@ -1,7 +1,7 @@
 """Limits that are all buckets in memory, which most are, decided in one pass of arithmetic: one look-up and one store for each.
 
 The same answers as ``step.Limits`` gives; what it does not know (tiers, learnt costs, dry runs, other algorithms, limits that
-are decided at two places) is left to that. A refusal is left to it, too: there nothing has been taken yet.
+are decided at two places) is left to that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .gcra import Gcra
 from .generations import Generations
 from .keys import Key
 from .standing import tell
-from .step import Limits
+from .step import Charged, Limits
 
 
 class Cell(NamedTuple):
@@ -28,9 +28,9 @@ class Cell(NamedTuple):
     memory: Generations
     charge: float
     slack: float
-    interval: float
-    most: float
-    told: bool
+    rule: Rule
+    tier: Tier
+    own: Gcra
 
 
 class Cells(Limits):
@@ -40,24 +40,23 @@ class Cells(Limits):
         super().__init__(rules)
         cells = []
         for rule in rules:
-            own = _bucket(rule)
+            tier, own = rule.default, _bucket(rule)
+            assert tier is not None
             assert own is not None
-            cells.append(
-                Cell(rule.key, own.memory, rule.cost * own.interval, own.slack, own.interval, own.amount, rule.fields)
-            )
+            cells.append(Cell(rule.key, own.memory, rule.cost * own.interval, own.slack, rule, tier, own))
         self._cells = tuple(cells)
-        told = [rule for rule in rules if rule.fields]
-        tiers: list[Tier] = [rule.default for rule in told if rule.default is not None]
-        self._policy = b", ".join([tier.policy for tier in tiers])
-        self._form = b", ".join([rule.label.replace(b"%", b"%%") + b";r=%d;t=%d" for rule in told])
+        told = [cell for cell in cells if cell.rule.fields]
+        self._policy = b", ".join([cell.tier.policy for cell in told])
+        self._form = b", ".join([cell.rule.label.replace(b"%", b"%%") + b";r=%d;t=%d" for cell in told])
 
     def check(self, request: Request, context: Context) -> Answer:
         """None when all limits let the request pass; it is then counted in each. Else 429."""
         now = context.now
         taken = []
         standing: list[float] = []
+        refused: list[Charged] = []
         last = key = None
-        for of, memory, charge, slack, interval, most, told in self._cells:
+        for of, memory, charge, slack, rule, tier, own in self._cells:
             if of is not last:
                 last = of
                 key = of(request, context)
@@ -70,11 +69,14 @@ class Cells(Limits):
             tat = (now if tat is None or tat < now else tat) + charge
             used = tat - now
             if used > slack:
-                return self._decide(request, context)
+                refused.append((rule, tier, key, used - own.span))
+                continue
             taken.append((memory, key, tat))
-            if told:
-                left = (slack - used) / interval
-                standing += (left if left < most else most, ceil(used))
+            if rule.fields:
+                left = (slack - used) / own.interval
+                standing += (left if left < own.amount else own.amount, ceil(used))
+        if refused:
+            return self._refuse(refused, context)
         for memory, key, tat in taken:
             memory.young[key] = tat
         if standing:

@@ -63,7 +63,11 @@ class Refusals:
 
     def refuse(self, refused: list[tuple[str, bytes, bytes, float]]) -> Response:
         """The answer when these refused: (name, label, policy or b"" when clients are not told, wait in seconds)."""
-        key = tuple([(name, policy, inf if wait == inf else ceil(wait)) for name, _, policy, wait in refused])
+        if len(refused) == 1:
+            name, _, policy, wait = refused[0]
+            key: tuple[object, ...] = (name, policy, wait if wait == inf else ceil(wait))
+        else:
+            key = tuple([(name, policy, wait if wait == inf else ceil(wait)) for name, _, policy, wait in refused])
         made = self._made.get(key)
         if made is None:
             if len(self._made) >= _MOST_MADE:

@@ -1,34 +1,24 @@
 """The two fields of a client's standing are put behind a response's own fields without writing those anew.
 
 A service's head repeats: what does not depend on the request (its fields' wire form, the policies) is kept with it, and only the
-RateLimit line is made for each answer.
+RateLimit line is made anew, when it says something new.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 from blocks.http.message import Pair, Response, Section
 
 OURS = frozenset((b"ratelimit-policy", b"ratelimit"))
 
 
-class _Known(NamedTuple):
-    """What a service's head and the policies come to. It does not name the section it is kept with: that would be a cycle."""
-
-    pairs: list[Pair]
-    wire: bytes
-    dated: bool
-
-
 class Standing(Section):
     """A service's fields, RateLimit-Policy and RateLimit. The pairs as a list are made only when somebody asks for them."""
 
-    __slots__ = ("_known", "_pairs", "_value")
+    __slots__ = ("_before", "_pairs", "value")
 
     def __init__(self, known: _Known, value: bytes) -> None:
-        self._known = known
-        self._value = value
+        self.value = value
+        self._before = known.pairs
         self._pairs: list[Pair] | None = None
         self.derived = {}
         self._index = None
@@ -41,8 +31,24 @@ class Standing(Section):
         """(lower-case name, value) in order."""
         pairs = self._pairs
         if pairs is None:
-            pairs = self._pairs = [*self._known.pairs, (b"ratelimit", self._value)]
+            pairs = self._pairs = [*self._before, (b"ratelimit", self.value)]
         return pairs
+
+
+class _Known:
+    """What a service's head and the policies come to, and the last answer made of them: a client far below its limits
+    stands where it stood, so that the head is often the very same. It does not name the section it is kept with: a cycle."""  # fmt: skip
+
+    __slots__ = ("dated", "last", "pairs", "wire")
+
+    def __init__(self, section: Section, policy: bytes) -> None:
+        pairs = section.pairs
+        if section.has(b"ratelimit") or section.has(b"ratelimit-policy"):
+            section = Section([pair for pair in pairs if pair[0] not in OURS])
+        self.pairs = [*section.pairs, (b"ratelimit-policy", policy)]
+        self.wire = b"%bRatelimit-Policy: %b\r\n" % (section.wire, policy)
+        self.dated = section.has_date
+        self.last: Standing | None = None
 
 
 def tell(response: Response, policy: bytes, value: bytes) -> None:
@@ -51,13 +57,8 @@ def tell(response: Response, policy: bytes, value: bytes) -> None:
     derived = headers.section.derived
     known: _Known | None = derived.get((OURS, policy))
     if known is None:
-        known = derived[(OURS, policy)] = _work_out(headers.section, policy)
-    headers.section = Standing(known, value)
-
-
-def _work_out(section: Section, policy: bytes) -> _Known:
-    pairs = section.pairs
-    if any(pair[0] in OURS for pair in pairs):
-        section = Section([pair for pair in pairs if pair[0] not in OURS])
-    told = (b"ratelimit-policy", policy)
-    return _Known([*section.pairs, told], b"%bRatelimit-Policy: %b\r\n" % (section.wire, policy), section.has_date)
+        known = derived[(OURS, policy)] = _Known(headers.section, policy)
+    last = known.last
+    if last is None or last.value != value:
+        last = known.last = Standing(known, value)
+    headers.section = last
