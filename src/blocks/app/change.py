@@ -53,6 +53,9 @@ class Change:
             if isinstance(error, CannotBind):
                 raise ConfigError(str(error.args[-1])) from error
             raise
+        if not stack.running:  # it was stopped meanwhile
+            await self._undo()
+            raise ConfigError("the stack does not run")
         self._swap(old, version, fresh)
 
     def refuse(self, error: Exception) -> str:
@@ -109,9 +112,7 @@ class Change:
         for node, life in self._entered:
             stack.entered[id(node)] = life
         for node in fresh:
-            if node.joins is not None:
-                node.joins()
-                node.joins = None
+            _join(node)
             stack.put(node)
         servers = {name: self._opened.get(name) or stack.servers[name] for name in version.settings.servers}
         kept = set(map(id, servers.values()))
@@ -164,6 +165,17 @@ class Change:
         for node in self._stack.of_kind("gateways").values():
             gateway = node.block.gateway
             gateway.kept.forget(set(gateway.kept.objects) - gateway.snapshot.site.used)
+
+
+def _join(node: Node) -> None:
+    """Let it take over what the one before has learnt; if it cannot, it begins cold."""
+    joins, node.joins = node.joins, None
+    if joins is None:
+        return
+    try:
+        joins()
+    except Exception as error:  # a swap that stops half way would be worse than a cold start
+        events().error("starts-cold", node=f"{node.kind}.{node.name}", error=error)
 
 
 def _stays(old: Version, new: Version, name: str) -> bool:

@@ -46,7 +46,7 @@ class _InTask:
     direct = True
 
     def __init__(self, handler: Handler) -> None:
-        self.parts = (handler,)
+        self.parts = self.behind = (handler,)
         self._handler = handler
 
     async def __call__(self, request: Request) -> Response:
@@ -56,13 +56,13 @@ class _InTask:
 class _Link:
     """One filter before one handler."""
 
-    __slots__ = ("_filter", "_next", "direct", "parts")
+    __slots__ = ("_filter", "_next", "behind", "direct", "parts")
 
     def __init__(self, filter: Filter, next: Handler) -> None:
         self.direct = is_direct(filter)
         self._filter = filter
         self._next = bind(next) if self.direct else next
-        self.parts = (filter, next)
+        self.parts = self.behind = (filter, next)
 
     def __call__(self, request: Request) -> Coroutine[Any, Any, Response]:
         return self._filter(request, self._next)
@@ -128,10 +128,19 @@ def topology(
 ) -> Iterable[tuple[int, str, object]]:
     """(depth, label, node) of the composition, the outer first; filters and functions carry their own names.
 
-    A part that stands for others, which have a life of their own, names them as ``behind``: they are shown in its place.
+    A part that only stands for others names them as ``behind``: they are shown in its place.
     """
-    name = label(root) if label else str(getattr(root, "name", "") or getattr(root, "__name__", type(root).__name__))
-    yield _depth, name, root
-    for part in parts_of(root):
-        for shown in getattr(part, "behind", None) or (part,):
-            yield from topology(shown, label, _depth + 1)
+    for node in _shown(root):
+        name = label(node) if label else str(getattr(node, "name", "") or getattr(node, "__name__", type(node).__name__))
+        yield _depth, name, node
+        for part in parts_of(node):
+            yield from topology(part, label, _depth + 1)
+
+
+def _shown(node: object) -> Iterator[object]:
+    behind = getattr(node, "behind", None)
+    if behind is None:
+        yield node
+    else:
+        for part in behind:
+            yield from _shown(part)
