@@ -58,9 +58,12 @@ def _messages(front: Any, lane: Any, end: str) -> dict[str, Any]:
 def _lane(front: Any, request: Request, told: dict[str, Any]) -> tuple[Any, Any]:
     from blocks.gateway.context import Context
 
-    snapshot = front.gateway.snapshot
-    (route, params), path = snapshot.find(request)
-    return snapshot.lanes[route], Context(route, params, path, told["client"], 0.0)
+    _, params, path = front.gateway.snapshot.find(request)
+    lanes = front.gateway.snapshot.lanes.values()
+    lane = next(
+        one for one in lanes if one.route.name == told["route"]
+    )  # of several with weights, the one that was told
+    return lane, Context(lane.route, params, path, told["client"], 0.0)
 
 
 def _transformed(lane: Any, request: Request, context: Any) -> bool:

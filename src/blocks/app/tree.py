@@ -153,9 +153,12 @@ _ABOUT = {
 }
 
 
+_ALWAYS = ("policy", "memory", "durability")  # worth saying when they are left out, too
+
+
 def _about(view: View, at: At) -> Iterator[tuple[str, str]]:
     for key in _ABOUT[str(at[0])]:
-        value = view.value((*at, key))
+        value = view.value((*at, key)) if key in _ALWAYS else view.raw((*at, key))
         if key == "health" and isinstance(value, Mapping):
             path, every = value.get("path", "/"), view.value((*at, "health", "interval"))
             yield key, f"{path} every {every}" if isinstance(every, str) else f"{path} every {every}s"

@@ -126,18 +126,19 @@ def imports(graph: Graph) -> Iterator[Complaint]:
             continue
         place: At = (*at, given[0])
         words = table[given[0]]
-        said = importable(words) if isinstance(words, str) else ""
+        said = importable(words, view.folder(at)) if isinstance(words, str) else ""
         if said:
             yield Complaint(place, said)
 
 
-def importable(words: str) -> str:
-    """Why ``module:attribute`` cannot be loaded, or "" when it can."""
+def importable(words: str, folder: Path) -> str:
+    """Why ``module:attribute`` cannot be loaded, or "" when it can; modules are looked for in ``folder``, too."""
     module, colon, name = words.partition(":")
     if not (colon and module and name):
         return f"{words!r} is not understood; write it like mypackage.services:app"
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # looked for here first, as uvicorn does (--app-dir)
+    beside = str(folder.resolve())
+    if beside not in sys.path:
+        sys.path.append(beside)
     try:
         found: Any = import_module(module)
     except (Exception, SystemExit) as error:
