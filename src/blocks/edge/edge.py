@@ -160,11 +160,11 @@ class Edge:
             await self.store.__aexit__(kind, error, trace)
 
     def inherit(self, other: Edge) -> bool:
-        """Go on with what ``other`` has stored and counted; False, and cold, when key, memory or store are not the same.
+        """Go on with what ``other`` has stored and counted; False, and cold, when key or store are not the same.
 
         Entries keep the lifetimes that they were stored with: new rules hold for what is stored from now on.
         """
-        if self._key != other._key or self.memory.capacity != other.memory.capacity or self.store is not other.store:
+        if self._key != other._key or self.store is not other.store:
             return False
         other.library.go_on(self.library)
         self.library, self.memory, self._entries = other.library, other.memory, other._entries

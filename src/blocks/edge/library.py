@@ -51,8 +51,9 @@ class Library:
         self._aliases: dict[str, str] = {}
 
     def go_on(self, new: Library) -> None:
-        """Refresh and tell of what leaves as ``new`` would, whose edge takes this library over."""
+        """Be as large, refresh and tell of what leaves as ``new`` would, whose edge takes this library over."""
         self._ahead, self._dropped = new._ahead, new._dropped
+        self.memory.resize(new.memory.capacity)
 
     # -- finding
 

@@ -48,6 +48,13 @@ class MemoryStore:
             entry.frequency += 1
         return entry
 
+    def resize(self, capacity: int) -> None:
+        """Hold at most ``capacity`` bytes from now on; what is too much leaves at once."""
+        self.capacity = capacity
+        self.largest = int(capacity * LARGEST_SHARE)
+        self._small_limit = int(capacity * SMALL_SHARE)
+        self._make_room(0)
+
     def fits(self, size: int) -> bool:
         """Whether an object of ``size`` bytes may be kept at all."""
         return size <= self.largest
