@@ -39,7 +39,7 @@ class Wire(asyncio.Transport):
         pass
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        return None if name == "ssl_object" else ("127.0.0.1", 1)
+        return None if name in ("ssl_object", "socket") else ("127.0.0.1", 1)
 
     def close(self) -> None:
         pass

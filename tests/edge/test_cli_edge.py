@@ -14,7 +14,7 @@ from blocks.edge.store.disk import DiskStore
 
 FLAGS = {
     "origins": ("http://127.0.0.1:9",), "memory": 1 << 20, "store": None, "store_size": 64 << 20, "push_size": 1 << 30,
-    "profile": "safe", "default_ttl": 0.0, "ttl_jitter": "10%", "grace": 60.0, "allow_purge": (), "compress": (), "minify": (),
+    "profile": "safe", "default_ttl": 0.0, "ttl_jitter": "10%", "grace": 60.0, "allow_purge": (), "via": "blocks", "compress": (), "minify": (),
     "upstream_timeout": 60.0, "connect_timeout": 5.0,
 }  # fmt: skip
 
@@ -29,6 +29,7 @@ FLAGS = {
         (["--origin", "http://a", "--ttl-jitter", "200%"], "10%"),
         (["--origin", "http://a", "--profile", "lax"], "safe"),
         (["--origin", "http://a", "--allow-purge", "me"], "10.0.0.0/8"),
+        (["--origin", "http://a", "--via", "two words"], "no name for Via"),
         (["--origin", "http://a", "--compress", "br,lzma"], "'lzma' is not one of br, zstd, gzip"),
         (["--origin", "http://a", "--minify", "png"], "js, css, html, json"),
         (["--origin", "http://a", "--orign", "x"], "--origin"),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from random import Random
 
-from blocks.core.errors import ClientFault, Unavailable
+from blocks.core.errors import ClientFault, ConfigError, Unavailable
 from blocks.core.quantities import Rate
 from blocks.http.message import Pair, Section
 
 MOST_CLIENTS = 10_000  # clients whose rate is remembered; the one unseen for longest goes
 MOST_HOPS = 16  # edges that a request may pass before it counts as going in circles
+_PSEUDONYM = re.compile(
+    r"[0-9A-Za-z._-]+"
+)  # of what a token may hold (RFC 9110 §7.6.3), what no log or filter stumbles over
 _LOOP, _VIA = b"cdn-loop", b"via"
 
 
@@ -40,6 +44,8 @@ class Admission:
         self.under_way = 0
         self._rate = per_client
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client: (tokens, at)
+        if via is not None and not _PSEUDONYM.fullmatch(via):
+            raise ConfigError(f"via={via!r} cannot stand in Via: letters, digits, dot, dash and underscore only")
         self._via = via.encode("ascii") if via is not None else None
         self._id = f"{name}-{random.getrandbits(32):08x}".encode("latin-1")
 

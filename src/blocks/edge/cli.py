@@ -52,6 +52,14 @@ def _networks(context: click.Context, param: click.Parameter, values: tuple[str,
     return values
 
 
+def _pseudonym(context: click.Context, param: click.Parameter, value: str) -> str | None:
+    if value == "off":
+        return None
+    if not re.fullmatch(r"[0-9A-Za-z._-]+", value):
+        raise click.BadParameter(f"{value!r} is no name for Via; write letters, digits, . _ or -", context, param)
+    return value
+
+
 def _list_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...]]:
     """A callback for a list like ``br,gzip``; ``all`` is everything."""
 
@@ -141,6 +149,14 @@ def _list_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter
     "--minify", metavar="KINDS", callback=_list_of(_KINDS), help="Minify what is stored, once: js,css,html,json or all."
 )
 @click.option(
+    "--via",
+    metavar="NAME",
+    default="blocks",
+    show_default=True,
+    callback=_pseudonym,
+    help="This edge's name in Via, which origins get; off for none.",
+)
+@click.option(
     "--upstream-timeout", type=DURATION, default=60.0, show_default="60s", help="Longest silence of an origin."
 )
 @click.option("--connect-timeout", type=DURATION, default=5.0, show_default="5s", help="For connecting to an origin.")
@@ -173,7 +189,7 @@ def build(flags: dict[str, Any], workers: int) -> Any:
     from .edge import Edge
 
     settings: dict[str, Any] = {
-        name: flags[name] for name in ("memory", "profile", "default_ttl", "ttl_jitter", "grace", "allow_purge")
+        name: flags[name] for name in ("memory", "profile", "default_ttl", "ttl_jitter", "grace", "allow_purge", "via")
     }
     if flags["compress"] or flags["minify"]:
         settings["transforms"] = _transforms(flags)
@@ -191,11 +207,7 @@ def build(flags: dict[str, Any], workers: int) -> Any:
         Upstream(url, timeout=flags["upstream_timeout"], connect_timeout=flags["connect_timeout"])
         for url in flags["origins"]
     ]
-    handler = Edge(origins, **settings)
-    kept = settings.get("releases")
-    if kept is not None and kept not in handler.parts:
-        handler.parts = (*handler.parts, kept)  # so that it is entered with the others
-    return handler
+    return Edge(origins, **settings)
 
 
 def _transforms(flags: dict[str, Any]) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -26,12 +25,15 @@ from .defence import is_plain_path, without_unkeyed
 from .deliver import lines_for
 from .directives import NONE, parse_directives
 from .entry import MARKER, NO_CACHE, PARTIAL, PASS, TRANSFORM, Entry
+from .fills import Fills
 from .freshness import Asked, Policy
 from .key import KeyRules, authority, base_of, extras, forwarded_target
 from .library import Library
 from .miss import plain_miss
 from .origins import Origins
+from .purgers import Purgers
 from .rules import Route, Rule, route_of
+from .settings import lifetimes_of, origins_of, share_of, store_of
 from .stats import Counts
 from .store import Purge, Store
 from .transforming import Coder, Transform
@@ -58,7 +60,8 @@ class Edge:
     ``rules`` are routes with their own; ``key`` says what is in the key. ``allow_purge`` names who may PURGE. ``max_fills``
     bounds requests to the origin at a time, ``fill_rate`` those that one client causes (``"100/s"``), ``max_variants`` the variants of
     a URL. ``refresh_ahead`` is the last share of a lifetime in which a hot entry is refreshed before it expires. Without
-    ``obey_clients`` the Cache-Control of requests counts for nothing, as CDNs have it: a reload then costs the origin nothing.
+    ``obey_clients`` the Cache-Control of requests counts for nothing, as CDNs have it: a reload then costs the origin nothing. ``via`` is
+    this edge's name in the Via that origins get (RFC 9110 §7.6.3), None for no Via. ``releases`` is what was pushed, a ``Releases``.
     ``on_event(kind, detail)`` is told of fills, purges and origins that fail and return.
 
     Use it as an async context manager, or inside ``serve``/``running``. Raises ``ConfigError`` for settings that make no sense.
@@ -101,36 +104,40 @@ class Edge:
         self.rfc = profile == "rfc"
         self.clock = clock
         self.random = random or Random()
-        self.counts = Counts()
-        self.events: deque[tuple[float, str, str]] = deque(maxlen=256)
-        self.flights: dict[str, Flight] = {}
         self.max_variants = max_variants
         self.transforms = tuple(transforms)
         self._obey = obey_clients
         self.told = on_event
         self.releases = releases
-        self.parts = _origins(origin)
-        self._origins = Origins(list(self.parts), clock.monotonic, self._origin_changed)
+        origins = origins_of(origin)
+        self.parts: tuple[object, ...] = origins if releases is None else (*origins, releases)
+        self._origins = Origins(origins, clock.monotonic, self._origin_changed)
         self.origin = self._origins.only or self._origins.ask
         self._key = key or KeyRules()
         self._keyed = frozenset(header.lower().encode("latin-1") for header in self._key.headers)
-        policy = Policy(seconds(default_ttl), None, _negative(negative), _share(ttl_jitter, "ttl_jitter"), rfc=self.rfc)
+        jitter = share_of(ttl_jitter, "ttl_jitter")
+        policy = Policy(seconds(default_ttl), None, lifetimes_of(negative), jitter, rfc=self.rfc)
         self._route = Route(policy, seconds(grace))
         self._rules = [(rule, route_of(rule, policy, self._route.grace)) for rule in rules]
         limit = rate(fill_rate) if fill_rate is not None else None
         self.admission = Admission(name, max_fills, limit, self.random, via)
-        self._purgers = _networks(allow_purge)
-        self._fills: dict[int, list[Callable[[], None]]] = {}
-        self._refreshing: set[asyncio.Task[None]] = set()
+        self.purgers = Purgers(allow_purge)
+        self.now = clock.monotonic
         self.coder = Coder(self) if self.transforms else None
-        self.store = _store(store, size(store_size), clock)
+        self.store = store_of(store, size(store_size), clock)
+        self._remember(size(memory), refresh_ahead)
+
+    def _remember(self, capacity: int, ahead: float) -> None:
+        """Begin with an empty memory, and nothing under way."""
+        self.counts = Counts()
+        self.events: deque[tuple[float, str, str]] = deque(maxlen=256)
+        self.flights: dict[str, Flight] = {}
+        self.fills = Fills()
+        self._refreshing: set[asyncio.Task[None]] = set()
         dropped = self.coder.drop if self.coder is not None else None
-        self.library = Library(
-            size(memory), self.store, self._key, refresh_ahead, clock.monotonic, self.random, dropped
-        )
+        self.library = Library(capacity, self.store, self._key, ahead, self.now, self.random, dropped)
         self.memory = self.library.memory
         self._entries = self.memory.entries
-        self.now = clock.monotonic
         self._plain_key = not self._key.touches_query
         self._rendered: deque[Entry] = deque()
 
@@ -300,24 +307,6 @@ class Edge:
         """Whether nothing stored may answer: the request is for the origin to evaluate, or its route is not stored."""
         return is_precondition(visit.section) or not visit.route.store or not visit.target.startswith("/")
 
-    # -- fills under way
-
-    def filling(self, entry: Entry, begins: bool) -> None:
-        """A body began to come, or is through."""
-        if begins:
-            self._fills[id(entry)] = []
-        else:
-            for call in self._fills.pop(id(entry), ()):
-                call()
-
-    def is_filling(self, entry: Entry) -> bool:
-        """Whether the entry's body is still coming."""
-        return id(entry) in self._fills
-
-    def when_filled(self, entry: Entry, call: Callable[[], None]) -> None:
-        """Call ``call`` when the entry's body is through."""
-        self._fills[id(entry)].append(call)
-
     # -- asking the origin
 
     def forwarded(self, facts: Facts, request: Request) -> Section:
@@ -363,7 +352,7 @@ class Edge:
             self.told("fill", f"{request.method} {target}{' behind' if behind else ''}")
 
     def _origin_changed(self, place: int, well: bool) -> None:
-        origin = repr(self.parts[place])
+        origin = repr(self._origins.handlers[place])
         self._note("origin-up" if well else "origin-down", origin)
         if well:
             events().info("edge-origin-up", edge=self.name, origin=origin)
@@ -469,7 +458,7 @@ class Edge:
         ``Soft-Purge: 1`` makes stale only, ``Surrogate-Key: tag …`` means tags, and a final ``*`` of the URL a prefix.
         """
         client = request.peer.client[0]
-        if not any(_within(client, network) for network in self._purgers):
+        if not self.purgers.may(client):
             return Response.json({"error": "not allowed to purge"}, 403)
         soft = (request.headers.find(b"soft-purge") or request.headers.find(b"fastly-soft-purge")) == b"1"
         tags = (request.headers.get("surrogate-key") or "").split()
@@ -491,7 +480,7 @@ class Edge:
         memory = self.memory
         found.update(
             entries=len(memory), memory_bytes=memory.bytes, memory_capacity=memory.capacity, evictions=memory.evictions,
-            filling=len(self._fills), profile=self.profile, age_median=self._age(),
+            filling=len(self.fills), profile=self.profile, age_median=self._age(),
         )  # fmt: skip
         return found
 
@@ -505,51 +494,3 @@ class Edge:
         self.events.append((self.clock.wall(), kind, detail))
         if self.told is not None:
             self.told(kind, detail)
-
-
-def _store(store: Store | str | Path | None, capacity: int, clock: Clock) -> Store | None:
-    if store is None or hasattr(store, "holds"):
-        return store  # type: ignore[return-value]  # it has the methods
-    from .store.disk import DiskStore  # a memory-only edge does not pay for it
-
-    return DiskStore(store, size=capacity, clock=clock)  # type: ignore[arg-type,no-any-return,unused-ignore]  # a path
-
-
-def _share(value: float | str, name: str) -> float:
-    """0.1 from ``0.1`` or ``"10%"``. Raises ``ConfigError`` outside 0 … 0.9."""
-    try:
-        share = float(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else float(value)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 0.9:
-        raise ConfigError(f"{name}={value!r} is not a share; write it like 10% (0% to 90%)")
-    return share
-
-
-def _negative(negative: dict[int, float | str] | None) -> dict[int, float]:
-    return {status: seconds(value) for status, value in (negative or {}).items()}
-
-
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def _origins(origin: Handler | Sequence[Handler]) -> tuple[Handler, ...]:
-    """One origin or several, as a tuple. Raises ``ConfigError`` for none."""
-    origins = tuple(origin) if isinstance(origin, Sequence) else (origin,)
-    if not origins:
-        raise ConfigError("an edge needs an origin; give a handler such as Upstream('http://127.0.0.1:9000')")
-    return origins
-
-
-def _networks(names: Iterable[str]) -> list[_Network]:
-    try:
-        return [ipaddress.ip_network(name, strict=False) for name in names]
-    except ValueError as error:
-        raise ConfigError(f"allow_purge: {error}; write addresses or networks like 10.0.0.0/8") from None
-
-
-def _within(client: str, network: _Network) -> bool:
-    try:
-        return ipaddress.ip_address(client) in network
-    except ValueError:
-        return False

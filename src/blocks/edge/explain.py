@@ -64,11 +64,8 @@ def _first(edge: Edge, visit: Visit) -> tuple[str, str]:
 
 
 def _purge(edge: Edge, request: Request) -> str:
-    from .edge import _within
-
     client = request.peer.client[0]
-    allowed = any(_within(client, network) for network in edge._purgers)
-    return f"{client} may purge" if allowed else f"403: {client} may not purge (allow_purge)"
+    return f"{client} may purge" if edge.purgers.may(client) else f"403: {client} may not purge (allow_purge)"
 
 
 def _stored(edge: Edge, visit: Visit) -> str:

@@ -27,17 +27,18 @@ async def plain_miss(
     edge: Edge, request: Request, facts: Facts, route: Route, key: str, noted: Entry | None
 ) -> Response:
     """The origin's answer. Others who ask for the same meanwhile wait for it, unless a PASS was ``noted``."""
-    edge.refuse_loop(facts)
+    if facts.loops:
+        edge.refuse_loop(facts)
     flight = None
     if noted is None:
         flight = edge.flights[key] = Flight()
     asked_at = edge.now()
     try:
         edge.admit(request, request.target)
+        headers = Headers.of(edge.forwarded(facts, request))
         asked = Request(
-            "GET", request.target, Headers.of(edge.forwarded(facts, request)),
-            peer=request.peer, deadline=request.deadline, inform=request.inform,
-        )  # fmt: skip
+            "GET", request.target, headers, peer=request.peer, deadline=request.deadline, inform=request.inform
+        )
         try:
             response = await edge.origin(asked)
         finally:

@@ -188,8 +188,8 @@ async def _lead(edge: Edge, visit: Visit, key: str, aboard: Flight | None) -> Re
 def landed(edge: Edge, key: str, flight: Flight) -> None:
     """The one who asked for all has its answer: others may come aboard for as long as the body is coming."""
     entry = flight.entry
-    if entry is not None and edge.is_filling(entry):
-        edge.when_filled(entry, lambda: _leave(edge, key, flight))
+    if entry is not None and entry in edge.fills:
+        edge.fills.when_over(entry, lambda: _leave(edge, key, flight))
     else:
         _leave(edge, key, flight)
     if not flight.over:

@@ -118,14 +118,14 @@ def _keep_stream(edge: Edge, visit: Visit, entry: Entry, stream: Stream) -> Entr
     if writer is not None:
         entry.body = writer.content
         spill = _Spill(writer, stream, lambda error: _spilled(edge, visit, entry, writer, error))
-        edge.filling(entry, True)
+        edge.fills.begin(entry)
         stream.pour(spill)
         return entry
     largest = edge.memory.largest
     fill = Fill(length, kept=length is None or length <= largest, limit=largest)
     entry.body = fill
     fill.finished = lambda error: _filled(edge, visit, entry, fill, error)
-    edge.filling(entry, True)
+    edge.fills.begin(entry)
     fill.pull(stream)
     return entry
 
@@ -137,7 +137,7 @@ def _filled(edge: Edge, visit: Visit, entry: Entry, fill: Fill, error: BaseExcep
         if fill.size <= JOIN:
             entry.body = fill.data()
         commit(edge, visit.key, entry, visit.section)
-    edge.filling(entry, False)
+    edge.fills.end(entry)
 
 
 def _spilled(edge: Edge, visit: Visit, entry: Entry, writer: Writer, error: BaseException | None) -> None:
@@ -145,7 +145,7 @@ def _spilled(edge: Edge, visit: Visit, entry: Entry, writer: Writer, error: Base
     if error is None:
         writer.commit(entry)
         commit(edge, visit.key, entry, visit.section, spilled=True)
-    edge.filling(entry, False)
+    edge.fills.end(entry)
 
 
 class _Spill:
