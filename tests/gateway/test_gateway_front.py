@@ -86,13 +86,54 @@ async def test_services_are_told_of_the_client_and_the_trace(tmp_path: Path) -> 
         assert request.headers.items() == [("host", "a")]
 
 
-def test_wrong_rules_of_change_and_alerts_are_told_with_their_place(tmp_path: Path) -> None:
+WRONG = """
+[change]
+share = 7
+[[alerts]]
+name = "x"
+when = "sad"
+above = 1
+[[alerts]]
+name = "y"
+when = "p99"
+above = "1s"
+route = "heloo"
+"""
+
+
+async def test_wrong_rules_of_change_and_alerts_are_told_with_their_place_also_at_a_reload(tmp_path: Path) -> None:
     path = tmp_path / "g.toml"
-    for table in ("[change]\nshare = 7\n", '[[alerts]]\nname = "x"\nwhen = "sad"\nabove = 1\n'):
-        path.write_text(TEXT.replace("[change]\nshare = 1\n", "") + table)
+    good = TEXT.replace("[change]\nshare = 1\n", "")
+    places = [("change",), ("alerts", 0), ("alerts", 1, "route")]
+    path.write_text(good + WRONG)
+    with pytest.raises(ConfigErrors) as caught:
+        Front(path)
+    assert [one.at for one in caught.value.complaints] == places
+    path.write_text(good)
+    front = Front(path)
+    async with running(front):
+        path.write_text(good + WRONG)
         with pytest.raises(ConfigErrors) as caught:
-            Front(path)
-        assert caught.value.complaints[0].at[0] in ("change", "alerts")
+            await front.apply(share=1)
+        assert [one.at for one in caught.value.complaints] == places
+        assert "share" in front.last_error
+
+
+async def test_a_reload_brings_new_rules_of_change_and_leaves_what_rings_ringing(tmp_path: Path) -> None:
+    path = tmp_path / "g.toml"
+    alert = '[[alerts]]\nname = "errors"\nwhen = "error_rate"\nabove = 0.5\nover = "9s"\n'
+    path.write_text(TEXT + alert)
+    front = Front(path)
+    async with running(front):
+        ringing = front.alerts
+        path.write_text(TEXT.replace("share = 1", 'share = 1\nwatch = "7s"') + alert)
+        await front.apply()
+        assert front.changes.rules.watch == "7s"
+        assert front.alerts is ringing
+        path.write_text(TEXT + alert.replace("0.5", "0.4"))
+        await front.apply()
+        assert front.alerts is not ringing
+        assert [watch.above for watch in front.alerts.watches] == [0.4]
 
 
 async def test_a_service_whose_settings_stay_keeps_its_connections(tmp_path: Path) -> None:

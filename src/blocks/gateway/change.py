@@ -112,7 +112,7 @@ class Changes:
     ) -> None:
         self._gateway = gateway
         self.rules = rules or ChangeTable()
-        self._watch = check_rules(self.rules)
+        check_rules(self.rules)
         self._clock = clock
         self._random = random or Random()
         self._told = told or (lambda event, fields: None)
@@ -189,7 +189,9 @@ class Changes:
 
         self._told("trial_began", {"label": snapshot.label, "share": share})
         gateway.observe(choose, observe)
-        self._timer = loop.call_later(self._watch, lambda: self._decide(judge(old, new, self.rules, over=True)))
+        self._timer = loop.call_later(
+            check_rules(self.rules), lambda: self._decide(judge(old, new, self.rules, over=True))
+        )
         try:
             return await self._decided
         finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.core.clock import SYSTEM, Clock
-from blocks.core.config.complaint import Complaint, ConfigErrors
+from blocks.core.config.complaint import ConfigErrors
 from blocks.core.config.report import report, report_error
 from blocks.core.config.state import Configuration
 from blocks.core.errors import ConfigError
@@ -40,7 +40,8 @@ class Front:
         self._clock = clock
         self.loaded = load(path, objects=self._objects, clock=clock) if loaded is None else loaded
         self.gateway = Gateway.of(self.loaded.snapshot)
-        self.changes, self.alerts = self._operate(self.loaded)
+        self.changes = Changes(self.gateway, self.loaded.settings.change, clock=clock, told=_tell)
+        self.alerts = Alerts(self.gateway, self.loaded.settings.alerts, clock=clock, told=_tell)
         self._task: asyncio.Task[Judgement] | None = None
         self._started = False
         self._again = False
@@ -69,22 +70,6 @@ class Front:
             await asyncio.wait([task])
         await self.alerts.__aexit__()
 
-    def _operate(self, loaded: Loaded) -> tuple[Changes, Alerts]:
-        try:
-            changes = Changes(self.gateway, loaded.settings.change, clock=self._clock, told=_tell)
-        except ConfigError as error:
-            raise self._wrong(("change",), error, loaded) from error
-        try:
-            alerts = Alerts(self.gateway, loaded.settings.alerts, clock=self._clock, told=_tell)
-        except ConfigError as error:
-            raise self._wrong(("alerts",), error, loaded) from error
-        return changes, alerts
-
-    def _wrong(self, at: tuple[str, ...], error: ConfigError, loaded: Loaded) -> ConfigErrors:
-        failure = ConfigErrors([Complaint(at, str(error))])
-        failure.source = loaded.source
-        return failure
-
     def reload(self) -> None:
         """Begin to read the file again (SIGHUP). What is wrong with it is an event, and nothing changes.
 
@@ -98,8 +83,9 @@ class Front:
         self._task.add_done_callback(self._reloaded)
 
     def _reloaded(self, task: asyncio.Task[Judgement]) -> None:
-        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), ConfigError):
-            events().error("reload_failed", error=str(task.exception()))
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ConfigErrors):  # those have been told, each with its place
+            events().error("reload_failed", error=str(error))
         if self._again and self._started:
             self.reload()
 
@@ -134,7 +120,6 @@ class Front:
             loaded = await asyncio.to_thread(
                 load, self.path, objects=self._objects, kept=self.gateway.kept, clock=self._clock
             )
-            alerts = Alerts(self.gateway, loaded.settings.alerts, clock=self._clock, told=_tell)
         except ConfigErrors as error:
             self.last_error = report_error(error, str(self.path))
             events().error("reload_refused", file=str(self.path), errors=len(error.complaints), report=self.last_error)
@@ -144,14 +129,20 @@ class Front:
         judgement = await self.changes.apply(loaded.snapshot, share=share)
         if judgement.verdict == "promote":
             self.last_error = ""
+            self.changes.rules = loaded.settings.change
+            await self._watch(loaded)
             self.loaded = loaded
             self._loaded_at = self._clock.wall()
-            self.changes.rules = loaded.settings.change
-            old, self.alerts = self.alerts, alerts
-            if self._started:
-                await old.__aexit__()
-                await alerts.__aenter__()
         return judgement
+
+    async def _watch(self, loaded: Loaded) -> None:
+        """Alert by the new rules; where they are the old ones, what rings goes on ringing."""
+        if loaded.settings.alerts == self.loaded.settings.alerts:
+            return
+        old, self.alerts = self.alerts, Alerts(self.gateway, loaded.settings.alerts, clock=self._clock, told=_tell)
+        if self._started:
+            await old.__aexit__()
+            await self.alerts.__aenter__()
 
 
 def _tell(event: str, fields: dict[str, Any]) -> None:

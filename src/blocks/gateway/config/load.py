@@ -23,8 +23,10 @@ from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
 
 from ..address import Addresses
+from ..alerts import Watch
 from ..auth.complaints import consumer_complaints
 from ..auth.consumers import ConsumerSettings
+from ..change import check_rules
 from ..conflicts import unreachable
 from ..limits.keys import KINDS, is_kind, kinds_of
 from ..limits.rule import Limit, amount_of
@@ -133,6 +135,7 @@ class _Loader:
             if made is not None:
                 routes.append(made)
                 places.append(number)
+        self._operation(settings, routes)
         if not settings.routes and not self._complaints:
             self._complaints.append(Complaint((), "there is no [[routes]]: a gateway without routes answers nothing"))
 
@@ -155,6 +158,22 @@ class _Loader:
         warnings = [Complaint(("routes", places[place]), words, "warning") for place, words in unreachable(routes)]
         warnings += self._unused(settings)
         return Loaded(snapshot, settings, self._source, warnings, digest)
+
+    def _operation(self, settings: FileTable, routes: list[Route]) -> None:
+        """Look at ``[change]`` and ``[[alerts]]``, which no snapshot needs: a reload must not fail over them after it was checked."""
+        try:
+            check_rules(settings.change)
+        except ConfigError as error:
+            self._complaints.extend(complaints_of(error, ("change",)))
+        names = [route.name for route in routes] if len(routes) == len(settings.routes) else []
+        for place, rule in enumerate(settings.alerts):
+            try:
+                Watch(rule)
+            except ConfigError as error:
+                self._complaints.extend(complaints_of(error, ("alerts", place)))
+            if rule.route and names and rule.route not in names:
+                said = f"there is no route named {rule.route!r}{suggestion(rule.route, names)}"
+                self._complaints.append(Complaint(("alerts", place, "route"), said))
 
     def _what_can_be_read(self) -> FileTable:
         """The file without what is wrong with it, so that the others' errors are found in the same run."""
