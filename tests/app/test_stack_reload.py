@@ -265,3 +265,23 @@ async def test_a_certificate_that_is_bad_fails_the_reload(tmp_path: Path):
             _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
             writer.close()
             await writer.wait_closed()
+
+
+async def test_an_edge_may_be_given_more_memory_but_not_another_size_of_its_open_folder(tmp_path: Path):
+    async with origins("a") as ((a, url),):
+        text = file(url).replace(
+            "[edges.cache]", '[edges.cache]\nmemory = "8MiB"\nstore = "store"\nstore_size = "64MiB"'
+        )
+        path = written(tmp_path, text)
+        async with loaded(path) as stack, asking(stack.servers["public"].url) as client:
+            await get(client, "/kept/1")
+            written(tmp_path, text.replace("8MiB", "16MiB"))
+            await stack.reload()
+            assert stack["cache"].memory.capacity == 16 << 20
+            asked = a.requests
+            assert (await get(client, "/kept/1"))[0] == 200
+            assert a.requests == asked
+            written(tmp_path, text.replace("64MiB", "128MiB"))
+            with pytest.raises(StackErrors, match=r"store_size .* cannot change") as caught:
+                await stack.reload()
+            assert caught.value.complaints[0].at == ("edges", "cache", "store_size")

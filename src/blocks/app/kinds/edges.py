@@ -22,7 +22,7 @@ _STORE_SIZE = "4GiB"  # as Edge has it
 
 
 def make(name: str, table: EdgeTable, bench: Bench) -> Node:
-    """The edge; what the one before has stored goes on when its key and its sizes are the same."""
+    """The edge; what the one before has stored goes on when its key and its folder are the same."""
     from blocks.edge import Edge, KeyRules
 
     settings: dict[str, Any] = given(table, *_SETTINGS)
@@ -55,9 +55,7 @@ def make(name: str, table: EdgeTable, bench: Bench) -> Node:
 
 def _join(edge: Any, before: Any) -> None:
     if not edge.inherit(before):
-        events().warning(
-            "edge-starts-cold", edge=edge.name, reason="its key, memory or store is not the same as before"
-        )
+        events().warning("edge-starts-cold", edge=edge.name, reason="its key or its store is not the same as before")
 
 
 def _store(table: EdgeTable, bench: Bench, before: Node | None) -> dict[str, Any]:
@@ -65,8 +63,10 @@ def _store(table: EdgeTable, bench: Bench, before: Node | None) -> dict[str, Any
     if table.store is None:
         return {}
     folder = bench.path(table.store)
-    if before is not None and before.block.store is not None and before.members["store"] == _sizes(table, bench):
+    if before is not None and before.members["store"] == _sizes(table, bench):
         return {"store": before.block.store, "releases": before.block.releases}
+    if before is not None and before.members["store"][0] == str(folder):
+        raise ConfigError("store_size and push_size of a folder that is open cannot change; restart for that")
     from blocks.core.quantities import size
     from blocks.edge.push.releases import Releases
     from blocks.edge.store.disk import DiskStore
