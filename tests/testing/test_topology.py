@@ -44,9 +44,8 @@ async def test_a_stack_runs_in_a_test_as_it_would_on_a_server(blocks, tmp_path: 
     path.write_text(STACK, encoding="utf-8")
     stack = await blocks.stack(path, environment={"SECOND": b.url}, replace={"balancers.users.upstreams": [a, b]})
     assert (await stack.get("/page")).body == b"page"
-    assert (await stack.get("/page")).headers["cache-status"].startswith("blocks; hit") or stack[
-        "site"
-    ].counts.hits == 1
+    assert (await stack.get("/page")).body == b"page"
+    assert stack["site"].counts.hits == 1
     assert (await stack.get("/page", server="inner")).status == 200
     a.crash()
     await blocks.until(lambda: sum(endpoint.usable for endpoint in stack["users"].endpoints) == 1)

@@ -33,9 +33,17 @@ class Held:
         return cls(tasks, frozenset(_sockets()), frozenset(threading.enumerate()))
 
     def left(self) -> list[str]:
-        """What is there now and was not then, in words. Threads of the loop's own executor live as long as the loop and do not count."""
+        """What is there now and was not then, in words.
+
+        The task that asks, and threads of the loop's own executor, which live as long as the loop, do not count.
+        """
         now = Held.now()
-        tasks = [f"task {task.get_name()}: {task.get_coro()!r}" for task in now.tasks - self.tasks if not task.done()]
+        asking = asyncio.current_task() if now.tasks else None
+        tasks = [
+            f"task {task.get_name()}: {task.get_coro()!r}"
+            for task in now.tasks - self.tasks
+            if not task.done() and task is not asking
+        ]
         threads = [
             f"thread {thread.name}"
             for thread in now.threads - self.threads

@@ -27,7 +27,7 @@ from .rules import Effect
 from .timeline import Timeline
 
 LARGEST = 16 * 1024 * 1024  # bytes of a request's body that an origin takes to memory
-Answer = Handler | Response | str | bytes | dict[str, Any] | list[Any] | int
+Answer = Handler | Callable[[Request], object] | Response | str | bytes | dict[str, Any] | list[Any] | int
 
 
 @dataclass(eq=False, slots=True)
@@ -189,5 +189,5 @@ async def _answered(given: Answer, request: Request) -> Response:
         return Response(200, {"content-type": "application/octet-stream"}, given)
     if callable(given):
         result = given(request)
-        return await result if inspect.isawaitable(result) else await _answered(result, request)
+        return await result if inspect.isawaitable(result) else await _answered(result, request)  # type: ignore[arg-type]
     return Response.json(given)
