@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from blocks.core.config.complaint import Complaint, ConfigErrors, dotted
+from blocks.core.errors import MissingExtra
 
 if TYPE_CHECKING:
     from blocks.core.config.places import Place
@@ -48,11 +49,14 @@ def examine(path: Path, environment: Mapping[str, str] | None = None) -> Examine
 
     from blocks.core.clock import SYSTEM
 
-    from .source import gather
+    from .source import Source, gather
     from .version import assemble
 
     filled = os.environ if environment is None else environment
-    source, told = gather(path, filled)
+    try:
+        source, told = gather(path, filled)
+    except MissingExtra as error:
+        return Examined(Source(path, {}), [Complaint((), str(error))], None)
     if told and not source.tables:
         return Examined(source, told, None)
     version, found = assemble(source, told, clock=SYSTEM, random=Random(0), environment=filled)

@@ -1,6 +1,6 @@
 """A file becomes plain tables and the places of their keys; ``${NAME}`` is filled from the environment, ``${file:PATH}`` from a file.
 
-TOML is the format; ``.json`` and ``.yaml`` files are read, too, without places.
+TOML is the format; ``.json`` and ``.yaml`` files are read, too.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Source:
 
     @property
     def places(self) -> dict[At, Place]:
-        """Where each key stands; empty for JSON and YAML."""
+        """Where each key stands."""
         if self._places is None:
-            self._places = places_of(self.text) if self.path.suffix not in _OTHERS else {}
+            self._places = _places(self.text, self.path.suffix)
         return self._places
 
 
@@ -64,14 +64,25 @@ def read(path: Path, environment: Mapping[str, str]) -> Source:
         text = data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigErrors([Complaint((), f"is not UTF-8: {error.reason} at byte {error.start}")]) from error
-    tables = parse(text, path.suffix)
     complaints: list[Complaint] = []
     secrets: set[str] = set()
-    filled = _fill(tables, (), _Lookup(environment, path.parent, secrets), complaints)
+    try:
+        tables = parse(text, path.suffix)
+        filled = _fill(tables, (), _Lookup(environment, path.parent, secrets), complaints)
+    except RecursionError as error:
+        raise ConfigErrors([Complaint((), "is nested too deep")]) from error
     source = Source(path, text, filled, secrets=frozenset(secrets))
     if complaints:
         raise ConfigErrors(complaints, source)
     return source
+
+
+def _places(text: str, suffix: str) -> dict[At, Place]:
+    if suffix not in _OTHERS:
+        return places_of(text)
+    from .markers import json_places, yaml_places
+
+    return json_places(text) if suffix == ".json" else yaml_places(text)
 
 
 def parse(text: str, suffix: str = ".toml") -> dict[str, Any]:
@@ -79,8 +90,9 @@ def parse(text: str, suffix: str = ".toml") -> dict[str, Any]:
     if suffix == ".json":
         try:
             return _table(json.loads(text))
-        except ValueError as error:
-            raise ConfigErrors([Complaint((), f"is not JSON: {error}")]) from error
+        except json.JSONDecodeError as error:
+            source = Source(Path(), text, {}, {(): Place(error.lineno, error.colno, 1)})
+            raise ConfigErrors([Complaint((), f"is not JSON: {error.msg}")], source) from error
     if suffix in _OTHERS:
         return _table(_yaml(text))
     try:
@@ -102,6 +114,10 @@ def _yaml(text: str) -> Any:
         raise MissingExtra("a configuration in YAML", "yaml") from error
     try:
         return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        source = Source(Path(), text, {}, {(): Place(mark.line + 1, mark.column + 1, 1)}) if mark is not None else None
+        raise ConfigErrors([Complaint((), f"is not YAML: {error.problem or error}")], source) from error
     except yaml.YAMLError as error:
         raise ConfigErrors([Complaint((), f"is not YAML: {error}")]) from error
 
