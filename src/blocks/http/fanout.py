@@ -19,6 +19,7 @@ from .options import Serving
 from .worker import LEAVE
 
 _PATIENCE = aiohttp.ClientTimeout(total=30)
+_CHANGE = aiohttp.ClientTimeout(total=3600, sock_connect=5)  # a gateway's reload answers when its trial is over
 _BODY = 1024 * 1024  # bytes of a request that is passed on
 
 
@@ -139,7 +140,8 @@ async def _one(
     session: aiohttp.ClientSession, method: str, path: str, body: bytes, headers: dict[str, str]
 ) -> tuple[int, Any]:
     try:
-        async with session.request(method, f"http://localhost{path}", data=body or None, headers=headers) as answer:
+        url, patience = f"http://localhost{path}", _CHANGE if method == "POST" else _PATIENCE
+        async with session.request(method, url, data=body or None, headers=headers, timeout=patience) as answer:
             if answer.content_type == "application/json":
                 return answer.status, await answer.json()
             return answer.status, await answer.text()
