@@ -124,7 +124,7 @@ async def test_0_when_told_to_stop_with_nothing_under_way(tmp_path: Path, name: 
 
 
 class Hanging:
-    """An upstream that takes a request and never answers."""
+    """An upstream that takes a request and does not answer before it is told to."""
 
     async def __aenter__(self) -> Hanging:
         self.asked = asyncio.Event()
@@ -139,6 +139,11 @@ class Hanging:
         self.asked.set()
         await reader.read()
         writer.close()
+
+    def answer(self) -> None:
+        """Answer after all."""
+        for writer in self._writers:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     async def __aexit__(self, *exc_info: object) -> None:
         for writer in self._writers:

@@ -18,12 +18,16 @@ from integration.operated import Load, until
 pytestmark = pytest.mark.integration
 
 GATEWAY = '[services.s]\n{service}\n[[routes]]\nname = "all"\npath = "/{{rest:path}}"\nservice = "s"\n'
+STACK = '[servers.web]\nlisten = "127.0.0.1:0"\nhandler = "up"\n[upstreams.up]\nurl = "http://127.0.0.1:9"\n'
+ALL = pytest.mark.parametrize("block", ["run", "balancer", "workers", "edge", "gateway", "broker"])
 NOWHERE = "http://127.0.0.1:9"
 
 
 def commands(folder: Path) -> dict[str, tuple[str, ...]]:
     (folder / "gateway.toml").write_text(GATEWAY.format(service=f'url = "{NOWHERE}"'))
+    (folder / "stack.toml").write_text(STACK)
     return {
+        "run": ("run", str(folder / "stack.toml")),
         "balancer": ("balancer", "--upstream", NOWHERE, "--listen", "127.0.0.1:0"),
         "workers": ("balancer", "--upstream", NOWHERE, "--listen", "127.0.0.1:0", "--workers", "2"),
         "edge": ("edge", "--origin", NOWHERE, "--listen", "127.0.0.1:0"),
@@ -32,7 +36,7 @@ def commands(folder: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-@pytest.mark.parametrize("block", ["balancer", "workers", "edge", "gateway", "broker"])
+@ALL
 async def test_a_process_says_ready_alive_reloading_and_stopping(tmp_path: Path, block: str):
     manager = Manager(tmp_path / "notify")
     try:
@@ -80,11 +84,15 @@ async def test_a_worker_that_hangs_starves_the_watchdog(tmp_path: Path):
 
 
 def _listen_again(command: tuple[str, ...], address: str) -> tuple[str, ...]:
+    if command[0] == "run":
+        file = Path(command[1])
+        file.write_text(STACK.replace("127.0.0.1:0", address))
+        return command
     at = command.index("--listen") + 1
     return (*command[:at], address, *command[at + 1 :])
 
 
-@pytest.mark.parametrize("block", ["balancer", "workers", "edge", "gateway", "broker"])
+@ALL
 async def test_a_socket_is_taken_by_the_name_it_was_handed_over_with(tmp_path: Path, block: str):
     with listening() as other, listening() as web:
         command = _listen_again(commands(tmp_path)[block], "fd:web")

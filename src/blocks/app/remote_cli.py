@@ -16,6 +16,7 @@ from blocks.core.errors import ConfigError
 
 from .remote import Answer, Remote, Unreachable, find, read_token
 
+_WORDS = {"on-trial": "on trial: a share of the requests tries it, and blocks status will say what came of it"}
 FAILURE, CONFIGURATION, DRAIN_TIMED_OUT = 1, 3, 5
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
@@ -162,7 +163,7 @@ def reload(remote: Remote, as_json: bool) -> None:
     if not as_json:
         body = each[0][1]
         digest = f", digest {body['digest']}" if body.get("digest") else ""
-        click.echo(f"{body.get('status', 'reloaded')}{digest}")
+        click.echo(f"{_WORDS.get(body.get('status'), 'reloaded')}{digest}")
 
 
 def allowed(answer: Answer) -> None:
