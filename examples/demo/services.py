@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from blocks import Request, Response, connect
 from blocks.core.errors import BlocksError
+from blocks.core.messaging import Delivery
 from blocks.http import Handler, Server
 
 
@@ -83,7 +85,7 @@ async def worker(group: str, broker: str) -> None:
         handling.cancel()
 
 
-async def handle(messages) -> None:
+async def handle(messages: AsyncIterator[Delivery]) -> None:
     async for message in messages:
         await asyncio.sleep(0.001)  # the work
         say(message.payload.decode())

@@ -44,6 +44,8 @@ def run(*command: str, timeout: float = 110) -> str:
 def test_every_example_is_run():
     programs = {path.name for path in EXAMPLES.glob("*.py")}
     assert {name for name in programs if not name.startswith("test_")} == {*SAYS, "demo.py", "shop_apps.py"}
+    listed = (EXAMPLES / "README.md").read_text()
+    assert [name for name in (*programs, "shop.toml") if f"({name})" not in listed] == []
 
 
 @pytest.mark.parametrize("name", sorted(SAYS))

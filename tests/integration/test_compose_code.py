@@ -144,7 +144,9 @@ async def test_a_client_that_does_not_read_holds_the_service_back(blocks):
     async def answer(request: Request) -> Response:
         return Response(200, {"cache-control": "no-store"}, Stream.of(endless()))
 
-    front = await blocks.serve(compose(blocks, await blocks.origin(answer)))
+    origin = await blocks.origin("well")
+    origin.on("/x", answer)
+    front = await blocks.serve(compose(blocks, origin))
     async with blocks.upstream(front) as client:
         response = await client(Request("GET", "/x", {"host": "shop.example"}))
         assert isinstance(response.body, Stream)
@@ -159,6 +161,81 @@ async def test_a_client_that_does_not_read_holds_the_service_back(blocks):
             if taken > settled:
                 break
         assert made > settled
+
+
+async def test_a_service_that_does_not_read_holds_the_client_back(blocks):
+    go = asyncio.Event()
+    sent = taken = 0
+
+    async def slow(request: Request) -> Response:
+        nonlocal taken
+        if request.path != "/x":
+            return Response.text("well")
+        await go.wait()
+        assert isinstance(request.body, Stream)
+        async for chunk in request.body:
+            taken += len(chunk)
+        return Response.text("taken")
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < kernel(2) + 16 * 1024 * 1024:
+            sent += 65536
+            yield bytes(65536)
+
+    front = await blocks.serve(compose(blocks, await blocks.origin(slow, keep_bodies=False)))
+    async with blocks.upstream(front) as client:
+        request = Request("POST", "/x", {"host": "shop.example"}, Stream.of(endless()))
+        asking = asyncio.create_task(client(request))
+        settled = -1
+        while settled != sent:
+            settled = sent
+            await asyncio.sleep(1)
+        assert 0 < sent < kernel(2) + 8 * 1024 * 1024
+        go.set()
+        response = await asking
+        assert (response.status, await response.read()) == (200, b"taken")
+        assert taken == sent
+
+
+async def test_a_client_that_leaves_in_the_middle_of_an_answer_ends_its_making(blocks):
+    made, ended = 0, asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal made
+        try:
+            while True:
+                made += 1
+                yield bytes(1024)
+                await asyncio.sleep(0.1)
+        finally:
+            ended.set()
+
+    async def answer(request: Request) -> Response:
+        return Response(200, {"cache-control": "no-store"}, Stream.of(endless()))
+
+    origin = await blocks.origin(Response.text("well"))
+    origin.on("/x", answer)
+    front = await blocks.serve(compose(blocks, origin))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(front.url.rpartition(":")[2]))
+    writer.write(b"GET /x HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+    await blocks.until(lambda: made > 10)
+    writer.transport.abort()
+    await asyncio.wait_for(ended.wait(), 10)
+    assert await reader.read() != b""
+    writer.close()
+
+
+async def test_what_a_route_does_not_look_into_passes_through_untouched(blocks):
+    """Repeats of fields and their order, a status of the service's own, an empty body."""
+    origin = await blocks.origin(
+        Response(203, [("x-b", "1"), ("x-a", "2"), ("x-b", "3"), ("set-cookie", "a=1"), ("set-cookie", "b=2")], b"")
+    )
+    front = await blocks.serve(compose(blocks, origin))
+    response = await front.get("/x")
+    assert (response.status, response.body) == (203, b"")
+    assert response.headers.get_all("x-b") == ["1", "3"]
+    assert response.headers.get_all("set-cookie") == ["a=1", "b=2"]
 
 
 # -- health, drain, life
