@@ -1,21 +1,35 @@
-"""How long five blocks take to start and to stop, and what a thousand cycles leave behind.
+"""How long five blocks take to start and to stop in a test, what a thousand cycles leave behind, and what the plug-in costs a test run.
 
-python benchmarks/kit.py [CYCLES]
+python benchmarks/kit.py [CYCLES]      asserts: start ≤ 10 ms, stop ≤ 5 ms, plug-in ≤ 5 ms (medians), and that nothing is left
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import resource
 import statistics
+import subprocess
 import sys
+import threading
 import time
 
 from blocks.testing import Kit, VirtualLoop
 
+IMPORT = (
+    "import pytest, time; began = time.perf_counter(); import blocks.testing.plugin; print(time.perf_counter() - began)"
+)
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+
+def held() -> tuple[int, int, int]:
+    """(descriptors, tasks, threads) of this process."""
+    return len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), threading.active_count()
+
+
+def peak() -> float:
+    """The largest memory so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 async def cycle() -> tuple[float, float]:
@@ -32,21 +46,34 @@ async def cycle() -> tuple[float, float]:
 
 
 async def main(cycles: int) -> None:
-    await cycle()  # imports
-    held, tasks = descriptors(), len(asyncio.all_tasks())
+    for _ in range(20):
+        await cycle()  # imports, and what is made once
+    gc.collect()
+    before, memory = held(), peak()
     taken = [await cycle() for _ in range(cycles)]
     await asyncio.sleep(1)
-    starts, stops = zip(*taken, strict=True)
-    print(
-        f"start: median {statistics.median(starts):.2f} ms   stop: median {statistics.median(stops):.2f} ms   of {cycles} cycles"
-    )
-    left = descriptors() - held, len(asyncio.all_tasks()) - tasks
-    print(f"left behind: {left[0]} descriptors, {left[1]} tasks")
-    assert statistics.median(starts) <= 10
-    assert statistics.median(stops) <= 5
-    assert left == (0, 0)
+    starts, stops = (statistics.median(part) for part in zip(*taken, strict=True))
+    print(f"start: median {starts:.2f} ms   stop: median {stops:.2f} ms   of {cycles} cycles")
+    left = tuple(now - then for now, then in zip(held(), before, strict=True))
+    growth = peak() - memory
+    print(f"left behind: {left[0]} descriptors, {left[1]} tasks, {left[2]} threads, {growth:.1f} MiB")
+    assert starts <= 10, "five blocks start in 10 ms"
+    assert stops <= 5, "and stop in 5 ms"
+    assert left == (0, 0, 0), "nothing is left"
+    assert growth < 8, "and memory does not grow"
+
+
+def plugin() -> None:
+    """What loading the plug-in adds to a test run."""
+    runs = [
+        subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True) for _ in range(5)
+    ]
+    took = statistics.median(float(done.stdout) * 1000 for done in runs)
+    print(f"plug-in: median {took:.2f} ms of {len(runs)} imports")
+    assert took <= 5, "the plug-in costs 5 ms at most"
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50))
+    plugin()

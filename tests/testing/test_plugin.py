@@ -48,6 +48,88 @@ def test_it_runs_in_virtual_time_and_the_same_in_real_time(tmp_path: Path):
     assert code == 0, output
 
 
+HANDFUL = r"""
+import pytest
+from blocks import Response
+from blocks.gateway import route
+
+async def test_an_ejected_member_comes_back(blocks):
+    a, b = await blocks.origins(2)
+    lb = await blocks.balancer(a, b, health="50ms")
+    a.crash()
+    await blocks.until(lambda: lb.healthy == 1)
+    assert (await blocks.load(lb, rate=100, duration="200ms")).errors == 0
+    await a.recover()
+    await blocks.until(lambda: lb.healthy == 2)
+
+async def test_a_page_is_kept_for_its_ttl(blocks):
+    origin = await blocks.origin(Response(200, {"cache-control": "max-age=1"}, b"page"))
+    edge = await blocks.edge(origin, ttl_jitter=0, refresh_ahead=0)
+    for _ in range(3):
+        assert (await edge.get("/page")).body == b"page"
+    assert origin.journal.total == 1
+    await blocks.clock.sleep("1100ms")
+    await edge.get("/page")
+    assert origin.journal.total == 2
+
+async def test_a_limit_refills(blocks):
+    origin = await blocks.origin()
+    gateway = await blocks.gateway(route("/", blocks.upstream(origin), limit="2/s"))
+    assert [(await gateway.get()).status for _ in range(3)] == [200, 200, 429]
+    await blocks.clock.sleep("600ms")
+    assert (await gateway.get()).status == 200
+
+async def test_a_lease_ends(blocks):
+    broker = await blocks.broker()
+    client = await blocks.client(broker)
+    await client.publish("orders", b"one")
+    options = {"group": "workers", "start": "earliest", "lease": "300ms", "max_lease": "300ms"}
+    async with client.subscribe("orders", **options) as messages:
+        assert (await anext(messages)).attempt == 1
+        again = await anext(messages)
+        assert again.attempt == 2
+        await again.ack(wait=True)
+
+async def test_a_power_cut(blocks):
+    disk = blocks.disk()
+    broker = await blocks.broker(disk=disk)
+    await broker.publish("orders", b"one")
+    await disk.power_cut()
+    await disk.power_on()
+    assert broker.topic("orders").messages == 1
+
+async def test_faults_take_their_time(blocks):
+    origin = await blocks.origin()
+    origin.fault.next().delay("300ms")
+    origin.fault.next().trickle(40, "50ms")
+    began = blocks.clock.monotonic()
+    for _ in range(2):
+        assert (await blocks.get(origin)).status == 200
+    assert blocks.clock.monotonic() - began >= 0.4
+
+async def test_a_script(blocks):
+    origin = await blocks.tcp_origin("expect /GET .*\\r\\n\\r\\n/\nsend HTTP/1.1 204 No Content\\r\\n\\r\\n")
+    assert (await blocks.get(origin)).status == 204
+    origin.verify()
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--blocks-real-time",)], ids=["virtual", "real"])
+def test_the_same_handful_passes_in_virtual_and_in_real_time(tmp_path: Path, options: tuple[str, ...]):
+    code, output = run(tmp_path, HANDFUL, *ASYNCIO, *options)
+    assert code == 0, output
+    assert "7 passed" in output
+
+
+def test_the_handful_passes_under_anyio_and_spread_over_workers(tmp_path: Path):
+    mark = "import pytest\npytestmark = pytest.mark.anyio\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
+    code, output = run(
+        tmp_path, mark + HANDFUL, "-p", "anyio.pytest_plugin", "-p", "xdist.plugin", "-n", "2", "--dist", "load"
+    )
+    assert code == 0, output
+    assert "7 passed" in output
+
+
 def test_it_runs_under_anyio(tmp_path: Path):
     mark = "import pytest\npytestmark = pytest.mark.anyio\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
     code, output = run(tmp_path, mark + FAILOVER.format(virtual=True), "-p", "anyio.pytest_plugin")
