@@ -16,11 +16,11 @@ admin = "127.0.0.1:9090"
 listen = "127.0.0.1:8080"
 handler = "front"
 max_connections = 1000
+max_body = "1MiB"
 
 [servers.hello]
 listen = ["127.0.0.1:8081", "unix:/run/hello.sock"]
 handler = "hello"
-max_body = "1MiB"
 
 [edges.front]
 origin = "api"
@@ -171,5 +171,10 @@ MISTAKES = [
     Mistake("no interval", 'durability = "fsync"', 'durability = "fsync"\n«interval = "1s"', "counts only with durability", W),
     Mistake("nobody asks", *_more('\n«[upstreams.old]\nurl = "http://127.0.0.1:9999"\n'), "nothing serves or asks", W),
     Mistake("a hidden route", *_more('[[gateways.api.routes]]\npath = "/users/{n:int}"\nmethods = ["GET"]\nservice = "users"\n'), "route", ""),
+    Mistake("a size of no store", 'store = "cache"', '«store_size = "8GiB"', "no second tier without store", W),
+    Mistake("a format of no log", "max_connections = 1000", '«access_log_format = "combined"', "no access log without", W),
+    Mistake("a path of no request", 'health = {', 'health = { mode = "tcp",', "a probe only connects", W),
+    Mistake("a certificate unseen", 'connect_timeout = "1s"', "tls = { «verify = false }", "whoever is in between", W),
+    Mistake("a body that never comes", 'limit = "each"', 'accept = { «max_body = "2MiB" }\nlimit = "each"', "2097152 bytes never come", W),
     Mistake("limits counted twice", "workers = 1", "workers = 2", "counts it by itself", W),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from blocks.core.config.complaint import At, Complaint
 
 from ..source import Source
 from ..tables import StackTable
-from . import files, graph, keeping, listeners, readings, times, trying
+from . import files, graph, idle, keeping, listeners, readings, times, trying
 from .graph import Graph
 from .inlined import inlined
 from .view import View
@@ -42,6 +42,9 @@ RULES: tuple[Rule, ...] = (
     times.tries,
     times.inside,
     times.leaving,
+    idle.needless,
+    idle.unverified,
+    idle.bodies,
     graph.unasked,
     files.missing,
     files.certificates,

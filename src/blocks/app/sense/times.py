@@ -58,10 +58,8 @@ def connecting(graph: Graph) -> Iterator[Complaint]:
 
 def _connecting(view: View, at: At, key: str, words: str) -> Iterator[Complaint]:
     inner, outer = (*at, "connect_timeout"), (*at, key)
-    if view.given(inner) or view.given(outer):
-        where = inner if view.given(inner) else outer
-        for one in _around(view, outer, inner, words, explicit=False):
-            yield one._replace(at=where)
+    if view.given(inner):
+        yield from _around(view, outer, inner, words, explicit=False)
 
 
 def tries(graph: Graph) -> Iterator[Complaint]:
@@ -138,6 +136,8 @@ def leaving(graph: Graph) -> Iterator[Complaint]:
     """A drain that whoever stops the process will not wait for."""
     at: At = ("process", "drain_timeout")
     found = graph.view.seconds(at)
-    if found is not None and found > SYSTEMD:
-        said = f"{told(found)} is longer than systemd waits (TimeoutStopSec, {told(SYSTEMD)}) before it kills"
+    before = graph.view.seconds(("process", "lame_duck")) or 0.0
+    if found is not None and found + before > SYSTEMD:
+        both = f"{told(before)} (lame_duck) and {told(found)}" if before else told(found)
+        said = f"{both} is longer than systemd waits (TimeoutStopSec, {told(SYSTEMD)}) before it kills"
         yield Complaint(at, said, "warning")
