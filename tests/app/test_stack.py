@@ -10,6 +10,7 @@ import pytest
 
 from app.staged import asking, get, loaded, origins, written
 from blocks import LoadBalancer, connect
+from blocks.app.lives import CannotStart
 from blocks.app.source import StackErrors
 from blocks.app.stack import Stack
 from blocks.core.status import Status
@@ -270,3 +271,17 @@ async def test_drain_lets_requests_finish_and_says_so():
                 a.gate.set()
                 assert (await asked)[0] == 200
                 assert await drained
+
+
+async def test_an_application_that_fails_to_start_is_named(tmp_path: Path):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    sys.modules["staged_failing"] = type(sys)("staged_failing")
+    sys.modules["staged_failing"].app = app  # type: ignore[attr-defined]
+    stack = loaded({"apps": {"site": {"asgi": "staged_failing:app"}}})
+    with pytest.raises(CannotStart, match=r"\[apps.site\] cannot start: .*no database"):
+        await stack.start()
+    assert not stack.entered
+    del sys.modules["staged_failing"]

@@ -195,9 +195,10 @@ async def test_a_part_that_cannot_start_fails_the_reload_as_a_whole(tmp_path: Pa
         path = written(tmp_path, file(url))
         async with loaded(path) as stack, asking(stack.servers["public"].url) as client:
             written(tmp_path, file(url) + f'[brokers.b]\ndata = "{tmp_path}/stack.toml"\n')
-            with pytest.raises(Exception, match=r".+"):
+            with pytest.raises(StackErrors, match=r"\[brokers.b\] cannot start: ") as caught:
                 await stack.reload()
-            assert stack.last_error
+            assert caught.value.complaints[0].at == ("brokers", "b")
+            assert "stack.toml" in stack.last_error
             assert (await get(client))[0] == 200
             assert len(stack.entered) == 3
 

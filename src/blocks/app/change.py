@@ -15,7 +15,7 @@ from blocks.core.logging import events
 from blocks.http.server import CannotBind
 
 from .listeners import Listener, addresses_of
-from .lives import Life
+from .lives import CannotStart, Life
 from .node import Node
 from .source import StackErrors, canonical
 from .version import Version
@@ -46,12 +46,13 @@ class Change:
         fresh = [node for node in version.in_order() if old.nodes.get((node.kind, node.name)) is not node]
         try:
             for node in fresh:
-                self._entered.append((node, await stack.lives.enter(node.roots)))
+                self._entered.append((node, await stack.lives.enter(node)))
             await self._listen(version)
         except BaseException as error:
             await self._undo()
-            if isinstance(error, CannotBind):
-                raise ConfigError(str(error.args[-1])) from error
+            if isinstance(error, CannotBind | CannotStart):
+                at = error.at if isinstance(error, CannotStart) else ()
+                raise StackErrors([Complaint(at, str(error.args[-1]))], version.source) from error
             raise
         if not stack.running:  # it was stopped meanwhile
             await self._undo()

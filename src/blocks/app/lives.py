@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from blocks.core.errors import BlocksError
 from blocks.http.handler import walk
+
+from .node import Node
+
+
+class CannotStart(BlocksError):
+    """A node of a stack failed while it was started; the message names it, ``__cause__`` is why, ``at`` its table."""
+
+    def __init__(self, node: Node, error: BaseException) -> None:
+        why = str(error) if isinstance(error, BlocksError) else f"{type(error).__name__}: {error}"
+        super().__init__(f"[{node.kind}.{node.name}] cannot start: {why}")
+        self.at = (node.kind, node.name)
 
 
 class Life:
@@ -23,19 +35,24 @@ class Lives:
     def __init__(self) -> None:
         self._held: dict[int, tuple[Any, int]] = {}
 
-    async def enter(self, roots: Iterable[object]) -> Life:
-        """Enter what is not entered yet, and hold all of it. When one fails, what was entered here is left again."""
+    async def enter(self, node: Node) -> Life:
+        """Enter what of it is not entered yet, and hold all of it.
+
+        When one fails, what was entered here is left again, and ``CannotStart`` is raised, or ``OSError`` of ours (an address is taken).
+        """
         life = Life()
         try:
-            for part in _alive(roots):
+            for part in _alive(node.roots):
                 held, count = self._held.get(id(part), (part, 0))
                 if count == 0:
                     await held.__aenter__()
                 self._held[id(part)] = (held, count + 1)
                 life.parts.append(held)
-        except BaseException:
+        except BaseException as error:
             await self.leave(life)
-            raise
+            if not isinstance(error, Exception) or (isinstance(error, OSError) and isinstance(error, BlocksError)):
+                raise
+            raise CannotStart(node, error) from error
         return life
 
     async def leave(self, life: Life) -> None:

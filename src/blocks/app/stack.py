@@ -162,7 +162,7 @@ class Stack:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.stop)
             for node in self.version.in_order():
-                self.entered[id(node)] = await self.lives.enter(node.roots)
+                self.entered[id(node)] = await self.lives.enter(node)
                 self.put(node)
             for name in self.version.settings.servers:
                 listener = self.listener(self.version, name)
