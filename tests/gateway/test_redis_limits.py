@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from blocks.core.clock import FakeClock
 from blocks.core.errors import ConfigError
 from blocks.gateway import Gateway, route
 from blocks.gateway.limits import Limit
@@ -77,6 +78,39 @@ async def test_every_kind_counts_in_redis_as_in_memory(tmp_path: Path) -> None:
                     assert (
                         one.headers["ratelimit"].rpartition(";t=")[0] == other.headers["ratelimit"].rpartition(";t=")[0]
                     )
+
+
+async def test_all_limits_of_a_request_are_one_call(tmp_path: Path) -> None:
+    async with RedisPeer(tmp_path) as redis:
+        app = gateway(redis.url, {"rate": "50/h"}, {"rate": "70/h", "algorithm": "window"}, {"rate": "90/day"})
+        async with running(app):
+            assert (await ask(app)).status == 200  # the script is there
+            await redis.command(b"CONFIG RESETSTAT")
+            assert {(await ask(app)).status for _ in range(20)} == {200}
+            told = await redis.command(b"INFO commandstats")
+        calls = {
+            line.split(b":")[0]: line.split(b"calls=")[1].split(b",")[0]
+            for line in told.split(b"\r\n")
+            if b"calls=" in line
+        }
+        assert calls[b"cmdstat_evalsha"] == b"20"
+
+
+async def test_the_time_is_the_servers_whatever_the_gateways_clocks_say(tmp_path: Path) -> None:
+    async with RedisPeer(tmp_path) as redis:
+        apps = []
+        for off in (0.0, 86_400.0, -86_400.0):
+            clock = FakeClock()
+            clock.advance(abs(off)) if off > 0 else None
+            limits = [Limit(rate="10/h", store="redis"), Limit(rate="12/h", store="redis", algorithm="window")]
+            apps.append(
+                Gateway([route("/", handler, limit=limits)], redis={"url": redis.url, "timeout": 2.0}, clock=clock)
+            )
+        async with running(*apps):
+            answers = [await ask(apps[number % 3]) for number in range(15)]
+        assert [answer.status for answer in answers] == [200] * 10 + [429] * 5
+        waits = {int(answer.headers["retry-after"]) for answer in answers[10:]}
+        assert max(waits) - min(waits) <= 2, "and all tell the same wait"
 
 
 async def test_learnt_costs_are_charged_in_redis(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""A streamed body that tells when it is over, so that what a request holds is given back then and not at its head."""
+"""A body, streamed or both ways, that tells when it is over, so that what a request holds is given back then and not at its head."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from blocks.http.body import Stream
+from blocks.http.body import Sink, Source, Stream, Tunnel
 from blocks.http.message import Headers
 
 
@@ -54,3 +54,62 @@ class Ending:
         """The reader has given up."""
         self._inner.cancel()
         self._over(False)
+
+
+class EndingTunnel:
+    """Stands before a tunnel. ``done`` is called once: when both sides have ended, one broke off, or the client has left."""
+
+    __slots__ = ("_done", "_halves", "_inner", "pause", "resume", "write")
+
+    def __init__(self, inner: Tunnel, done: Callable[[], None]) -> None:
+        self._inner = inner
+        self._done: Callable[[], None] | None = done
+        self._halves = 0
+        self.write, self.pause, self.resume = inner.write, inner.pause, inner.resume  # bytes take no detour
+
+    def connect(self, sink: Sink, source: Source) -> None:
+        """The client is there."""
+        self._inner.connect(_Back(sink, self), source)
+
+    def end(self) -> None:
+        """The client has ended its side."""
+        self._inner.end()
+        self.half()
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        self._inner.cancel()
+        self.over()
+
+    def half(self) -> None:
+        """One of the two sides has ended."""
+        self._halves += 1
+        if self._halves == 2:
+            self.over()
+
+    def over(self) -> None:
+        """Nothing goes through any more."""
+        done, self._done = self._done, None
+        if done is not None:
+            done()
+
+
+class _Back:
+    """The way back to the client, listened to for its end."""
+
+    __slots__ = ("_sink", "_tunnel", "write")
+
+    def __init__(self, sink: Sink, tunnel: EndingTunnel) -> None:
+        self._sink = sink
+        self._tunnel = tunnel
+        self.write = sink.write
+
+    def end(self, trailers: Headers | None) -> None:
+        """The service has ended its side."""
+        self._sink.end(trailers)
+        self._tunnel.half()
+
+    def abort(self, error: BaseException) -> None:
+        """The service broke off."""
+        self._sink.abort(error)
+        self._tunnel.over()

@@ -19,7 +19,7 @@ from blocks.http.message import Request, Response
 
 from .address import Addresses
 from .context import STATE_KEY, Context
-from .ending import Ending
+from .ending import Ending, EndingTunnel
 from .figures import ByConsumer, Figures, Top, readings, step_readings
 from .parts import Parts
 from .path import BadPath
@@ -236,5 +236,7 @@ def _end_with_body(context: Context, response: Response) -> None:
     body = response.body
     if isinstance(body, Stream) and not body.ended:
         response.body = Ending(body, lambda complete: context.end(response if complete else None)).stream
+    elif response.status == 101 and hasattr(body, "connect"):
+        response.body = EndingTunnel(body, lambda: context.end(response))
     else:
         context.end(response)
