@@ -12,16 +12,30 @@ MAX_NAMED = 200  # consumers with figures of their own: labels must be bounded (
 MAX_CONSUMERS = 50  # keys that are told apart; the sketch replaces the least of them
 
 
+_NONE = Histogram()
+
+
 class Figures:
-    """One for each route. ``classes[s]`` counts answers of ``s``xx; ``classes[0]`` those that ended in an exception."""
+    """One for each route. ``classes[s]`` counts answers of ``s``xx; ``classes[0]`` those that ended in an exception.
+
+    ``durations`` has 11 KiB, made at the first answer: most of a thousand routes have none yet.
+    """
 
     __slots__ = ("classes", "durations", "refused", "refused_by")
 
+    durations: Histogram
+
     def __init__(self) -> None:
         self.classes = [0] * 10  # a service may answer anything of three digits
-        self.durations = Histogram()
         self.refused = 0
         self.refused_by: dict[str, int] = {}
+
+    def __getattr__(self, name: str) -> Histogram:
+        """Called when there is nothing of that name yet."""
+        if name != "durations":
+            raise AttributeError(name)
+        self.durations = made = Histogram()
+        return made
 
     @property
     def requests(self) -> int:
@@ -87,7 +101,7 @@ def readings(figures: Iterable[tuple[str, Figures]]) -> Iterable[Reading]:
             )  # fmt: skip
         yield Reading(
             "blocks_gateway_request_seconds", "histogram", "Seconds from the request's head to the answer's.",
-            (label,), own.durations,
+            (label,), own.durations if own.requests else _NONE,
         )  # fmt: skip
 
 

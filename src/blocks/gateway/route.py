@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -77,37 +76,30 @@ def route(
         raise ConfigError(f"route() has no keyword {unknown!r}{suggestion(unknown, KEYWORDS)}")
     if not callable(handler):
         raise ConfigError(f"the handler of {template!r} cannot be called: {handler!r}")
-    with _at("path"):
-        parsed = Template(template, exact=exact)
-    made = Route(parsed, handler, name or template, MappingProxyType(options))
-    with _at("methods"):
+    at = "path"
+    try:
+        made = Route(Template(template, exact=exact), handler, name or template, MappingProxyType(options))
+        at = "methods"
         made.methods = methods_of(methods)
-    with _at("host"):
-        made.hosts = tuple(_host(word) for word in ([host] if isinstance(host, str) else host or ()))
-    made.headers = MappingProxyType(dict(headers or {}))
-    made.query = MappingProxyType(dict(query or {}))
+        at = "host"
+        made.hosts = tuple([_host(word) for word in ([host] if isinstance(host, str) else host or ())])
+        at = "timeout"
+        made.timeout = None if timeout is None else seconds(timeout)
+    except ConfigError as error:
+        error.at = (at,)  # type: ignore[attr-defined]  # for the report: the keyword that is wrong
+        raise
+    made.headers = MappingProxyType(dict(headers)) if headers else NOTHING
+    made.query = MappingProxyType(dict(query)) if query else NOTHING
     if weight is not None and not 0 <= weight < float("inf"):
         raise ConfigError(f"the weight of {template!r} is {weight!r}; it must be a number from 0 up")
     made.weight = weight
     made.version = None if version is None else str(version)
-    with _at("timeout"):
-        made.timeout = None if timeout is None else seconds(timeout)
     made.description = description
     made.tags = tuple(tags)
     if name is None:
         made.named = False
         made.name = _name(made)
     return made
-
-
-@contextmanager
-def _at(key: str) -> Iterator[None]:
-    """An error inside is the fault of this keyword."""
-    try:
-        yield
-    except ConfigError as error:
-        error.at = (key,)  # type: ignore[attr-defined]  # for the report
-        raise
 
 
 def _name(made: Route) -> str:

@@ -80,11 +80,14 @@ class Site:
         self.used: set[tuple[Any, ...]] = set()
         self._made: dict[tuple[str, str], Any] = {}
         self.failed: set[tuple[str, str]] = set()  # named tables whose errors have been told: not again by each route
+        self.prototypes: dict[Any, Any] = {}  # steps made once for all routes that say the same, see ``steps``
+        self.asked_route = False  # whether the step that is being made looked at its route
         self._route: Route | None = None
 
     @property
     def route(self) -> Route:
         """The route whose steps are being built."""
+        self.asked_route = True
         if self._route is None:
             raise RuntimeError("no route is being compiled")
         return self._route

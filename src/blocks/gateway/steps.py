@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -177,16 +178,13 @@ def build_steps(options: Mapping[str, Any], site: Site) -> list[Step]:
     """The steps that a route's options ask for, in the order of ``FEATURES``. Raises ``ConfigErrors`` with everything that is wrong."""
     steps: list[Step] = []
     complaints: list[Complaint] = []
-    wanted = sorted({place for word, value in options.items() if value is not None for place in _PLACES.get(word, ())})
-    for feature in [FEATURES[place] for place in wanted]:
-        given = {word: options[word] for word in feature.keywords if options.get(word) is not None}
-        value = given if feature.keys else given[feature.key]
-        if is_step(value):
-            steps.append(cast(Step, value))
-            continue
-        home = import_module(feature.home)
+    for feature in _wanted(tuple([word for word, value in options.items() if value is not None])):
+        if feature.keys:
+            value: Any = {word: options[word] for word in feature.keywords if options.get(word) is not None}
+        else:
+            value = options[feature.key]
         try:
-            step = home.step(site.settings(home, value), site)
+            step = _build(feature, value, site)
         except ConfigError as error:
             complaints += complaints_of(error, () if len(feature.keys) > 1 else (feature.keywords[0],))
             continue
@@ -195,3 +193,46 @@ def build_steps(options: Mapping[str, Any], site: Site) -> list[Step]:
     if complaints:
         raise ConfigErrors(list(dict.fromkeys(complaints)))
     return steps
+
+
+@lru_cache(1024)
+def _wanted(words: tuple[str, ...]) -> tuple[Feature, ...]:
+    """The features of these keywords, in order."""
+    return tuple(FEATURES[place] for place in sorted({place for word in words for place in _PLACES.get(word, ())}))
+
+
+def _build(feature: Feature, value: Any, site: Site) -> Step | None:
+    """The step for settings. A thousand routes that say the same are read and checked once.
+
+    A step may be made anew for another route when it says how (``fresh``: with counters of its own), when its settings are plain
+    values, and when its making did not look at the route.
+    """
+    plain = type(value) is str or _is_plain(value)
+    key = (
+        None if not plain else (feature.home, value) if type(value) is str else (feature.home, type(value), repr(value))
+    )
+    if key in site.prototypes:
+        known = site.prototypes[key]
+        return None if known is None else cast(Step, known.fresh())
+    if not plain and is_step(value):
+        return cast(Step, value)
+    home = _home(feature.home)
+    site.asked_route = False
+    step: Step | None = home.step(site.settings(home, value), site)
+    if key is not None and not site.asked_route and (step is None or hasattr(step, "fresh")):
+        site.prototypes[key] = step
+    return step
+
+
+_home: Callable[[str], Any] = lru_cache(None)(import_module)
+_PLAIN = frozenset((str, int, float, bool))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is all that it seems: what a file can hold, not an object."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is list:
+        return all(type(item) is str or _is_plain(item) for item in value)
+    return kind is dict and all(_is_plain(item) for item in value.values())

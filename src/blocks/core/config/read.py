@@ -68,7 +68,9 @@ def read(path: Path, environment: Mapping[str, str]) -> Source:
     secrets: set[str] = set()
     try:
         tables = parse(text, path.suffix)
-        filled = _fill(tables, (), _Lookup(environment, path.parent, secrets), complaints)
+        filled = tables
+        if "$" in text or "\\" in text:  # an escape may stand for a dollar
+            filled = _fill(tables, (), _Lookup(environment, path.parent, secrets), complaints)
     except RecursionError as error:
         raise ConfigErrors([Complaint((), "is nested too deep")]) from error
     source = Source(path, text, filled, secrets=frozenset(secrets))

@@ -40,6 +40,13 @@ class Authorize:
         self.claims = dict(claims or {})
         self.refused = 0
 
+    def fresh(self) -> Authorize:
+        """The same step for another route."""
+        twin = Authorize.__new__(Authorize)
+        twin.__dict__.update(self.__dict__)
+        twin.refused = 0
+        return twin
+
     def check(self, request: Request, context: Context) -> Response | None:
         """None, or 403; 401 for nobody."""
         consumer = context.consumer

@@ -43,6 +43,13 @@ class Authenticate:
         self._challenges = tuple(dict.fromkeys(one.challenge for one in authenticators if one.challenge))
         self.missing = 0
 
+    def fresh(self) -> Authenticate:
+        """The same step for another route."""
+        twin = Authenticate.__new__(Authenticate)
+        twin.__dict__.update(self.__dict__)
+        twin.missing = 0
+        return twin
+
     def check(self, request: Request, context: Context) -> Response | Awaitable[Response | None] | None:
         """None once ``context.consumer`` is set (or may be missing); else the refusal."""
         refusal: Refusal | None = None

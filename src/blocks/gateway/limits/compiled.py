@@ -51,11 +51,10 @@ class Tier:
 
 
 class Rule:
-    """One limit of one route. ``state`` names its state: the table's name, or the route's and its place there."""
+    """One limit, shared by routes that say the same. ``state`` names its state: the table's name, or the route's and its place there."""
 
     __slots__ = (
-        "concurrent", "cost", "cost_of", "default", "dry_refusals", "fields", "key", "label", "learn", "limit", "name", "refusals",
-        "state", "sync", "tiers",
+        "concurrent", "cost", "cost_of", "default", "fields", "key", "label", "learn", "limit", "name", "state", "sync", "tiers",
     )  # fmt: skip
 
     def __init__(self, limit: Limit, name: str, state: str, site: Site) -> None:
@@ -68,8 +67,6 @@ class Rule:
         self.cost_of: Callable[[Request, Context], float] | None = limit.cost if callable(limit.cost) else None
         self.cost: float = 1 if self.cost_of else limit.cost
         self.concurrent = limit.kind == "concurrency"
-        self.refusals = 0
-        self.dry_refusals = 0
         self.sync = seconds(limit.sync)
         _check(limit)
         self.key = key_of(limit.per, site, site.addresses)

@@ -45,9 +45,11 @@ def key_of(per: Any, site: Site, addresses: Addresses) -> Key:
     """The function that makes the key of a request. Raises ``ConfigError`` for an unknown kind."""
     if callable(per):
         return lambda request, context: short(str(per(request, context)))
-    made = [_one(kind, site, addresses) for kind in kinds_of(per)]
+    kinds = kinds_of(per)
+    made = [_one(kind, site, addresses) for kind in kinds]
     if len(made) == 1:
-        return made[0]
+        # The same function for the same kind, so that limits of one request see that they have one key.
+        return made[0] if kinds[0].startswith("param:") else site.prototypes.setdefault(("key", kinds[0]), made[0])
 
     def several(request: Request, context: Context) -> str:
         parts = [one(request, context) for one in made]

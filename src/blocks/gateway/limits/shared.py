@@ -21,7 +21,7 @@ from .fields import Refusals, item, standing_of
 from .ledger import LocalFirst
 from .question import ask, words_of
 from .standing import tell
-from .step import Limits, learnt
+from .step import Limits, counted, learnt
 
 Asked = tuple[Rule, Tier, str, float]
 
@@ -35,6 +35,7 @@ class SharedLimits:
         self._link: Link = site.redis()
         near = [rule for rule in rules if rule.limit.store == "memory" or rule.sync]
         self.rules = rules
+        self.counts = dict.fromkeys(rules, 0)
         self._rules = tuple(rule for rule in rules if rule not in near)
         self._near = Limits(near) if near else None
         local = [rule for rule in self._rules if rule.limit.on_error == "local" and not rule.limit.dry_run]
@@ -73,7 +74,7 @@ class SharedLimits:
             wait, left, reset = answer[place * 3 : place * 3 + 3]
             if rule.limit.dry_run:
                 if wait:
-                    rule.dry_refusals += 1
+                    self.counts[rule] += 1
                     context.notes.setdefault("would_limit", []).append(rule.name)
             elif wait:
                 refused.append((rule, tier, inf if wait < 0 else wait / 1e6))
@@ -86,7 +87,7 @@ class SharedLimits:
             if tier.own.period:  # places of a concurrency limit come back at the end of the request
                 tier.own.charge(key, -cost, context.now)
         for rule, _, _ in refused:
-            rule.refusals += 1
+            self.counts[rule] += 1
         context.charged = None
         context.limited = next(key for rule, _, key, _ in asked if rule is refused[0][0])
         return self._refusals.refuse(
@@ -144,6 +145,8 @@ class SharedLimits:
 
     def figures(self) -> dict[str, int]:
         """Refusals by limit, and how often Redis gave no answer."""
-        numbers = {rule.name: rule.refusals for rule in self.rules if not rule.limit.dry_run}
-        numbers.update({f"{rule.name} (dry run)": rule.dry_refusals for rule in self.rules if rule.limit.dry_run})
-        return {**numbers, "redis errors": self.errors}
+        numbers = dict(self.counts)
+        for inner in (self._near, self._fallback):
+            for rule, number in inner.counts.items() if inner is not None else ():
+                numbers[rule] += number
+        return {**counted(numbers), "redis errors": self.errors}

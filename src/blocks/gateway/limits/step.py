@@ -28,6 +28,7 @@ class Limits:
 
     def __init__(self, rules: list[Rule]) -> None:
         self.rules = rules
+        self.counts = dict.fromkeys(rules, 0)  # refusals; of a dry run those that it would have made
         self._dry = tuple(rule for rule in rules if rule.limit.dry_run)
         self._rules = tuple(rule for rule in rules if not rule.limit.dry_run)
         self._only = self._rules[0] if len(self._rules) == 1 and not self._dry else None
@@ -36,6 +37,13 @@ class Limits:
         self._learnt = tuple(rule.limit.learn for rule in rules if rule.learn is not None)
         if not any(rule.fields or rule.learn for rule in self._rules) and not any(rule.learn for rule in self._dry):
             self.after = None  # type: ignore[assignment,method-assign]  # nothing to tell: the plan leaves it out
+
+    def fresh(self) -> Limits:
+        """The same step for another route."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.counts = dict.fromkeys(self.rules, 0)
+        return twin
 
     def check(self, request: Request, context: Context) -> Answer:
         """None when all limits let the request pass; it is then counted in each. Else 429."""
@@ -84,7 +92,7 @@ class Limits:
         key = rule.key(request, context)
         cost = rule.cost if rule.cost_of is None else rule.cost_of(request, context)
         if tier.own.attempt(key, cost, context.now):
-            rule.dry_refusals += 1
+            self.counts[rule] += 1
             context.notes.setdefault("would_limit", []).append(rule.name)
         elif rule.concurrent:
             context.at_end(lambda response: tier.own.charge(key, -cost, 0.0))
@@ -101,7 +109,7 @@ class Limits:
 
     def _refuse(self, refused: list[Charged], context: Context) -> Response:
         for rule, _, _, _ in refused:
-            rule.refusals += 1
+            self.counts[rule] += 1
         context.limited = refused[0][2]
         context.charged = None  # only the limits that refuse are told
         return self._refusals.refuse(
@@ -133,9 +141,12 @@ class Limits:
 
     def figures(self) -> dict[str, int]:
         """Refusals by limit, and those that a dry run would have made."""
-        numbers = {rule.name: rule.refusals for rule in self._rules}
-        numbers.update({f"{rule.name} (dry run)": rule.dry_refusals for rule in self._dry})
-        return numbers
+        return counted(self.counts)
+
+
+def counted(counts: Mapping[Rule, int]) -> dict[str, int]:
+    """Refusals by the names that the metrics know."""
+    return {f"{rule.name} (dry run)" if rule.limit.dry_run else rule.name: number for rule, number in counts.items()}
 
 
 def _give_back_at_end(context: Context, tier: Tier, key: str, cost: float) -> None:
