@@ -149,6 +149,13 @@ def _list_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter
     "--minify", metavar="KINDS", callback=_list_of(_KINDS), help="Minify what is stored, once: js,css,html,json or all."
 )
 @click.option(
+    "--range-fill",
+    type=SIZE,
+    default=1024**3,
+    show_default="1GiB",
+    help="A range of a large object not larger than this makes the edge fetch all of it into the second tier.",
+)
+@click.option(
     "--via",
     metavar="NAME",
     default="blocks",
@@ -189,7 +196,8 @@ def build(flags: dict[str, Any], workers: int) -> Any:
     from .edge import Edge
 
     settings: dict[str, Any] = {
-        name: flags[name] for name in ("memory", "profile", "default_ttl", "ttl_jitter", "grace", "allow_purge", "via")
+        name: flags[name]
+        for name in ("memory", "profile", "default_ttl", "ttl_jitter", "grace", "allow_purge", "via", "range_fill")
     }
     if flags["compress"] or flags["minify"]:
         settings["transforms"] = _transforms(flags)

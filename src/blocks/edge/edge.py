@@ -37,7 +37,7 @@ from .settings import lifetimes_of, origins_of, share_of, store_of
 from .stats import Counts
 from .store import Purge, Store
 from .transforming import Coder, Transform
-from .validators import is_precondition
+from .validators import CONDITIONALS, is_precondition
 from .visit import Facts, Visit
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Edge:
     a URL. ``refresh_ahead`` is the last share of a lifetime in which a hot entry is refreshed before it expires. Without
     ``obey_clients`` the Cache-Control of requests counts for nothing, as CDNs have it: a reload then costs the origin nothing. ``via`` is
     this edge's name in the Via that origins get (RFC 9110 §7.6.3), None for no Via. ``releases`` is what was pushed, a ``Releases``.
+    A range of what is larger than memory takes, and not larger than ``range_fill``, makes the edge fetch the whole into the store.
     ``on_event(kind, detail)`` is told of fills, purges and origins that fail and return.
 
     Use it as an async context manager, or inside ``serve``/``running``. Raises ``ConfigError`` for settings that make no sense.
@@ -91,6 +92,7 @@ class Edge:
         refresh_ahead: float = 0.1,
         obey_clients: bool = True,
         via: str | None = "blocks",
+        range_fill: int | str = "1GiB",
         transforms: Iterable[Transform] = (),
         releases: Any = None,
         clock: Clock = SYSTEM,
@@ -105,6 +107,7 @@ class Edge:
         self.clock = clock
         self.random = random or Random()
         self.max_variants = max_variants
+        self.range_fill = 0 if store is None else size(range_fill)
         self.transforms = tuple(transforms)
         self._obey = obey_clients
         self.told = on_event
@@ -385,7 +388,22 @@ class Edge:
             behind.request = visit.request.copy()
             behind.request.method = "GET"
         behind.entry, behind.marker, behind.reason, behind.behind = entry, visit.marker, cache_status.STALE, True
-        task = asyncio.get_running_loop().create_task(self._refresh(behind))
+        self._behind(behind)
+
+    def fetch_whole(self, visit: Visit) -> None:
+        """Fetch what a range was asked of in the background, all of it, once for all who ask."""
+        if visit.key in self.flights or len(self._refreshing) >= self.admission.limit:
+            return
+        asked = visit.request
+        pairs = [pair for pair in visit.section.pairs if pair[0] not in CONDITIONALS and pair[0] != b"range"]
+        headers = Headers.of(Section(pairs))
+        request = Request("GET", asked.target, headers, peer=asked.peer, version=asked.version)
+        behind = self.visit(request, self._facts(request))
+        behind.reason, behind.behind = cache_status.PARTIAL, True
+        self._behind(behind)
+
+    def _behind(self, visit: Visit) -> None:
+        task = asyncio.get_running_loop().create_task(self._refresh(visit))
         self._refreshing.add(task)
         task.add_done_callback(self._refreshing.discard)
 

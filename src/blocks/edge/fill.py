@@ -129,6 +129,11 @@ class Fill:
         return self.size - self._base
 
     @property
+    def filled(self) -> int:
+        """Bytes that have come."""
+        return self.size
+
+    @property
     def joinable(self) -> bool:
         """Whether a reader may still begin at the first byte."""
         return self._base == 0 and self.error is None

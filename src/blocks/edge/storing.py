@@ -271,7 +271,8 @@ def freshen(edge: Edge, visit: Visit, old: Entry, response: Response, asked_at: 
 def _keep_part(edge: Edge, visit: Visit, entry: Entry, response: Response) -> tuple[Entry | None, str]:
     """A 206: its bytes join those that are there of the same representation (RFC 9111 §3.3, §3.4).
 
-    One that cannot be understood (several parts, or a length that is not what it says) is kept as it is, for the very same Range.
+    One that brings everything is a whole. One that cannot be understood (several parts, or a length that is not what it says) is kept as it
+    is, for the very same Range. Of what is too large to be put together in memory the whole is fetched behind, into the second tier.
     """
     lines = response.headers.section.index.get(b"content-range")
     part = parse_content_range(lines[0]) if lines is not None and len(lines) == 1 else None
@@ -284,9 +285,19 @@ def _keep_part(edge: Edge, visit: Visit, entry: Entry, response: Response) -> tu
         entry.key = opaque_key(visit.key, asked[0])
         entry.names = ()
         return _keep_body(edge, visit, entry, response)
+    entry.wire = wire_of([pair for pair in entry.section.pairs if pair[0] != b"content-range"])
+    if length == part.length:  # a range of everything, as players ask for first
+        entry.status = 200
+        kept, refused = _keep_body(edge, visit, entry, response)
+        if kept is not None:
+            response.body = kept.body if isinstance(kept.body, bytes) else kept.body.stream()
+        return kept, refused
+    if edge.memory.largest < part.length <= edge.range_fill:
+        edge.fetch_whole(visit)
     if entry.names or not edge.memory.fits(length):
         return None, "partial"
-    entry.wire = wire_of([pair for pair in entry.section.pairs if pair[0] != b"content-range"])
+    entry.flags |= PARTIAL
+    entry.body = Parts(part.length)
     if isinstance(body, Stream):
         fill = Fill(length, kept=True, limit=length)
         fill.finished = lambda error: add_part(edge, entry, part, fill.data()) if error is None else None
