@@ -69,7 +69,7 @@ def read(path: Path, environment: Mapping[str, str]) -> Source:
     try:
         tables = parse(text, path.suffix)
         filled = tables
-        if "$" in text or "\\" in text:  # an escape may stand for a dollar
+        if "$" in text or "\\" in text or path.suffix in _OTHERS:  # an escape may stand for a dollar, YAML for endless nesting
             filled = _fill(tables, (), _Lookup(environment, path.parent, secrets), complaints)
     except RecursionError as error:
         raise ConfigErrors([Complaint((), "is nested too deep")]) from error
