@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Union
 
-import msgspec
-
 from blocks.core.config.complaint import At, Complaint, complaints_of
 from blocks.core.config.decode import convert
 from blocks.core.config.suggest import suggestion
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import rate, seconds, size
 
+from .sense.defaults import fields_of
 from .tables import HANDLERS, KINDS, ProcessTable, StackTable, Table
 
 _QUANTITIES: dict[str, Callable[[Any], Any]] = {"duration": seconds, "size": size, "rate": rate}
@@ -84,7 +83,7 @@ def _one_namespace(tables: Mapping[str, Any], complaints: list[Complaint]) -> No
 
 def _check_quantities(table: Table, at: At, complaints: list[Complaint]) -> None:
     """Complain of every duration, size or rate below ``table`` that is none."""
-    for field in msgspec.structs.fields(table):
+    for field in fields_of(type(table)).values():
         value = getattr(table, field.name)
         if value is None:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -36,20 +37,24 @@ class Graph:
             name for kind, tables in view.tables.items() if kind not in _kinds(view) for name in _keys(tables)
         }
         self.uses: dict[At, list[Use]] = {}
+        self._below: dict[At, dict[At, None]] = {}
         for at, table in view.tables_of("servers", *HANDLERS):
             self.uses[at] = list(_uses(view, at, table))
 
-    def below(self, at: At) -> Iterator[At]:
+    def below(self, at: At) -> Mapping[At, None]:
         """The handlers inside the one at ``at``, each once, the outer before the inner; it itself is the first."""
+        known = self._below.get(at)
+        if known is not None:
+            return known
         seen: dict[At, None] = {}
-        waiting = [at]
+        waiting = deque([at])
         while waiting:
-            one = waiting.pop(0)
-            if one in seen:
-                continue
-            seen[one] = None
-            yield one
-            waiting += [self.homes[use.name] for use in self.uses.get(one, ()) if use.name in self.homes]
+            one = waiting.popleft()
+            if one not in seen:
+                seen[one] = None
+                waiting += [self.homes[use.name] for use in self.uses.get(one, ()) if use.name in self.homes]
+        self._below[at] = seen
+        return seen
 
     def asked(self) -> set[At]:
         """The handlers that some server reaches."""
