@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from blocks.testing import Result
@@ -118,4 +119,17 @@ def _greedy(seen: Seen) -> tuple[bool, str]:
 
 def _others(seen: Seen) -> tuple[bool, str]:
     refused = sum(seen.refused[customer] for customer in CUSTOMERS)
-    return refused == 0, f"the {len(CUSTOMERS)} others are not: {refused} of their requests got 429"
+    begin = seen.starts[GREEDY]
+    stock = seen.results["stock"]
+    pairs = list(zip(stock.moments, stock.latencies, strict=True))
+    before = p99(took for moment, took in pairs if moment < begin)
+    beside = p99(took for moment, took in pairs if begin <= moment < begin + seen.results[GREEDY].duration)
+    text = f"the {len(CUSTOMERS)} others are not: {refused} of their requests got 429"
+    return refused == 0, f"{text} (p99 of the same pages {beside * 1000:.0f} ms, before {before * 1000:.0f} ms)"
+
+
+def p99(latencies: Iterable[float]) -> float:
+    """In seconds."""
+    result = Result()
+    result.latencies = array("d", latencies)
+    return result.quantile(0.99)
