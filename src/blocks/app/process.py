@@ -89,8 +89,6 @@ class StackRun:
 
     async def start(self) -> None:
         """Serve."""
-        for line in self.stack.version.source.report(self.stack.warnings).splitlines()[::3]:
-            events().warning("configuration", message=line)
         await self.stack.start()
 
     async def drain(self, timeout: float | None = None) -> bool:

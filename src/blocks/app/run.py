@@ -48,6 +48,8 @@ def run(file: Path, **flags: Any) -> None:
     except (ConfigError, BlocksError) as error:
         click.echo(f"blocks: {error}", err=True)
         sys.exit(CONFIGURATION)
+    if stack.warnings:
+        click.echo(stack.version.source.report(stack.warnings), err=True)
     from blocks.http.process import run_job
 
     from .process import StackJob
