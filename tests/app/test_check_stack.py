@@ -231,8 +231,12 @@ def _changed(tables: Any, changes: list[Any]) -> Any:
 @given(changes=CHANGES)
 def test_whatever_is_changed_is_told_and_never_raised(folder: Path, changes: list[Any]) -> None:
     tables = _changed(TABLES, changes)
-    examined = looked_at(folder, json.dumps(tables), "stack.json")
+    examined = looked_at(folder, json.dumps(tables, indent=1), "stack.json")
+    lines = (folder / "stack.json").read_text().count("\n") + 1
     for one in examined.found:
+        place = examined.source.place(one.at)
+        assert place is not None
+        assert (place[1] is None and one.at == ()) or 1 <= place[1].line <= lines
         assert one.message
         assert one.level in ("error", "warning")
         inside: Any = tables

@@ -142,6 +142,26 @@ def test_the_gateway_says_route_steps_limits_and_refusals(stack: Stack) -> None:
     assert (published["answer"], published["broker"], published["topic"]) == ("publish", "events", "orders.new")
 
 
+def test_limits_are_those_of_the_consumer_and_the_tier() -> None:
+    limit = {"rate": "5/s", "per": "consumer", "tiers": {"gold": "50/s"}}
+    routes = [{"path": "/", "service": "app", "limit": "each"}]
+    tables = {
+        "servers": {"s": {"listen": "127.0.0.1:0", "handler": "api"}},
+        "gateways": {"api": {"routes": routes, "limits": {"each": limit}}},
+        "apps": {"app": {"python": "json:dumps"}},
+    }
+    version = Stack.load(tables, environment={}).version
+    for consumer, tier, key in (("alder", "gold", "alder"), ("", "", "")):
+        explainer = Explainer(version.settings, version.nodes, consumer=consumer, tier=tier)
+        found = stops(explainer.explain(asked("GET", "/")))["gateways.api"]["steps"][0]["limits"][0]
+        assert key in found["key"]
+
+
+def test_an_upgrade_passes_the_edge(stack: Stack) -> None:
+    found = stops(way(stack, "GET", "/users/7", [("Connection", "upgrade"), ("Upgrade", "websocket")]))["edges.front"]
+    assert (found["step"], found["why"]) == ("pass", "an upgrade is for the origin")
+
+
 def test_a_canary_is_one_of_the_ways(stack: Stack) -> None:
     gateway = way(stack, "GET", "/static/a").next[0].next[0]
     assert [(one.block, one.says.get("when")) for one in gateway.next] == [

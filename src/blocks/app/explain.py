@@ -56,16 +56,22 @@ def asked(method: str, url: str, headers: Iterable[tuple[str, str]] = (), *, cli
     if parts.netloc and not any(name.lower() == "host" for name, _ in fields):
         fields.insert(0, ("host", parts.netloc))
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    request = Request(method.upper(), target, Headers(fields), peer=Peer((client, 0), scheme=parts.scheme or "http"))
+    upgrade = next((value.lower() for name, value in fields if name.lower() == "upgrade"), "")
+    peer = Peer((client, 0), scheme=parts.scheme or "http")
+    request = Request(method.upper(), target, Headers(fields), peer=peer, upgrade=upgrade)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
     return Asked(request, parts.hostname or "", port)
 
 
 class Explainer:
-    """Explains requests to a stack that was built and not started: its ``settings`` and the ``nodes`` of its handlers."""
+    """Explains requests to a stack that was built and not started: its ``settings`` and the ``nodes`` of its handlers.
 
-    def __init__(self, settings: StackTable, nodes: Nodes) -> None:
+    ``consumer`` and its ``tier`` are who asks, as if authenticated by a gateway.
+    """
+
+    def __init__(self, settings: StackTable, nodes: Nodes, *, consumer: str = "", tier: str = "") -> None:
         self._settings = settings
+        self._who = (consumer, tier)
         self._nodes = nodes
         self._homes = {name: (kind, name) for kind, name in nodes if kind != "brokers"}
 
@@ -156,7 +162,7 @@ class Explainer:
     def _gateways(self, name: str, node: Node, request: Request) -> Stop:
         from .explain_gateway import explain
 
-        says, asks = explain(node.block, request)
+        says, asks = explain(node.block, request, *self._who)
         below = [
             self._reference(reference, request.copy(), when, timeouts)
             if is_url(reference) or reference in self._homes
@@ -270,9 +276,19 @@ def _item(number: int, item: Any) -> list[str]:
 )
 @click.option("--client", default="127.0.0.1", show_default=True, help="The address that it comes from.")
 @click.option("--server", default="", metavar="NAME", help="The server that takes it, when the URL does not say which.")
+@click.option("--consumer", default="", help="Whose it is, as if authenticated by a gateway.")
+@click.option("--tier", default="", help="That consumer's tier.")
 @click.option("--json", "as_json", is_flag=True, help="Plain JSON instead of text.")
 def explain(
-    file: Path, method: str, url: str, headers: tuple[str, ...], client: str, server: str, as_json: bool
+    file: Path,
+    method: str,
+    url: str,
+    headers: tuple[str, ...],
+    client: str,
+    server: str,
+    consumer: str,
+    tier: str,
+    as_json: bool,
 ) -> None:
     """Say what METHOD URL would meet in every block of a stack's FILE, from the listener on. Nothing is asked or counted."""
     pairs: list[tuple[str, str]] = []
@@ -285,7 +301,7 @@ def explain(
     assert version is not None  # the file is right
     try:
         request = asked(method, url, pairs, client=client)
-        stop = Explainer(version.settings, version.nodes).explain(request, server)
+        stop = Explainer(version.settings, version.nodes, consumer=consumer, tier=tier).explain(request, server)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if as_json:

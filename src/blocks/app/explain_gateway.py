@@ -14,13 +14,16 @@ from .slot import Slot
 Ask = tuple[str, str, tuple[float, float] | None]  # a NAME or a URL, when it is asked, and the timeouts of a URL
 
 
-def explain(front: Any, request: Request) -> tuple[dict[str, Any], list[Ask]]:
+def explain(front: Any, request: Request, consumer: str = "", tier: str = "") -> tuple[dict[str, Any], list[Ask]]:
     """What the gateway says of the request, and what it would ask; ``request`` becomes what its service would get."""
+    from blocks.gateway.consumer import Consumer
     from blocks.gateway.explain import explain as explained
 
     snapshot = front.gateway.snapshot
     fields = [(name, value) for name, value in request.headers.items()]
-    told = explained(snapshot, request.method, request.target, fields, client=str(request.peer.client[0]))
+    who = Consumer(consumer, tier=tier, method="explain") if consumer else None
+    client = str(request.peer.client[0])
+    told = explained(snapshot, request.method, request.target, fields, client=client, consumer=who)
     says: dict[str, Any] = {
         key: told[key] for key in ("client", "path", "status", "why", "route", "template", "params") if key in told
     }

@@ -116,7 +116,7 @@ def _of_routes(graph: Graph, at: At) -> Iterator[Complaint]:
             yield Complaint((*where, "timeout"), said, "warning")
 
 
-def _timeouts(graph: Graph, at: At, *, whole: bool = False, seen: frozenset[At] = frozenset()) -> list[At]:
+def _timeouts(graph: Graph, at: At, *, whole: bool = False, seen: set[At] | None = None) -> list[At]:
     """The places of the timeouts, as they were given, that bound a request through ``at`` (of ``whole``: its own, too).
 
     What is inside a balancer with a timeout is bounded by that.
@@ -125,10 +125,12 @@ def _timeouts(graph: Graph, at: At, *, whole: bool = False, seen: frozenset[At] 
     if whole and own and (at[0] == "upstreams" or own[0][-1] == "timeout"):
         return own[:1]
     found = [place for place in own if place[-1] == "upstream_timeout"]
+    seen = {at} if seen is None else seen
     for use in graph.uses.get(at, ()):
         home = graph.homes.get(use.name)
         if home is not None and home not in seen:
-            found += _timeouts(graph, home, whole=True, seen=seen | {at})
+            seen.add(home)
+            found += _timeouts(graph, home, whole=True, seen=seen)
     return found
 
 
