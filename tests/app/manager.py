@@ -65,12 +65,14 @@ async def started(*command: str, env: dict[str, str] | None = None, fds: Sequenc
     assert process.stdout is not None
     said = await asyncio.wait_for(process.stdout.readline(), START)
     running = Process(process, said.decode())
+    rest = asyncio.create_task(process.stdout.read())  # an access log: a pipe that nobody reads would hold up its end
     try:
         if not said:
             raise AssertionError(f"it never became ready: {await running.exit()} {running.errors}")
         yield running
     finally:
         await running.end()
+        await rest
 
 
 def handed(sockets: Sequence[socket.socket], names: str) -> tuple[str, ...]:

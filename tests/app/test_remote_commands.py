@@ -49,6 +49,8 @@ async def test_health_is_a_probe():
         ready = False
         found = await blocks("health", "--admin", address)
         assert (found.exit_code, found.output) == (1, "not-ready\n")
+        found = await blocks("health", "--live", "--admin", address)
+        assert (found.exit_code, found.output) == (0, "live\n")
     found = await blocks("health", "--admin", nobody(), "--timeout", "1s")
     assert found.exit_code == 1
     assert "Connection refused" in found.stderr

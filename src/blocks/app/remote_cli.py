@@ -82,15 +82,18 @@ _json = click.option("--json", "as_json", is_flag=True, help="Plain JSON instead
 
 @click.command("health", context_settings=HELP)
 @click.option("--verbose", is_flag=True, help="Say how well each part is.")
+@click.option(
+    "--live", is_flag=True, help="Ask only whether it answers: a reason to restart it, where not ready is none."
+)
 @remote("2s")
-def health(remote: Remote, verbose: bool) -> None:
+def health(remote: Remote, verbose: bool, live: bool) -> None:
     """Exit with 0 when the process is ready, with 1 when it is not or cannot be reached: a probe for Docker and Kubernetes."""
-    answer = remote.ask("GET", "/readyz?verbose" if verbose else "/readyz")
+    answer = remote.ask("GET", "/livez" if live else "/readyz?verbose" if verbose else "/readyz")
     allowed(answer)
     if answer.status not in (200, 503) or not isinstance(answer.body, dict) or "status" not in answer.body:
-        fail(f"{remote.url} is no admin API: it answers {answer.status} to /readyz")
+        fail(f"{remote.url} is no admin API: it answers {answer.status}")
     click.echo(answer.body["status"])
-    if verbose:
+    if verbose and not live:
         for _, body in answer.each():
             for part in body.get("parts", ()):
                 click.echo(f"  {'  ' * part['depth']}{part['part']}  {part['health']}")
