@@ -35,7 +35,7 @@ def token(name: str, scope: str, tier: str) -> str:
 
 async def orders(request: Request) -> Response:
     who = context_of(request).consumer  # a service in this process may look; one behind a URL is told by fields
-    return Response.text(f"{who.name}'s orders")
+    return Response.text(f"{who.name if who else 'nobody'}'s orders")
 
 
 def front_door(robots: ApiKeys) -> Gateway:

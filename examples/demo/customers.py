@@ -10,11 +10,12 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 from types import MappingProxyType
+from typing import Any
 
 from blocks import Request, Response, Upstream
 from blocks.testing import Result, constant
@@ -27,7 +28,7 @@ GREEDY_RATE = 150  # of one customer alone
 ITEMS = 40
 PATIENCE = 30.0  # seconds until a customer gives up
 
-Duty = Callable[[Request], Awaitable[Response]]
+Duty = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class Unexpected(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
-from typing import Any
+from typing import Any, overload
 
 from .body import Body, Stream
 
@@ -156,6 +156,10 @@ class Headers:
             return None
         return values[0] if len(values) == 1 else b", ".join(values)
 
+    @overload
+    def get(self, name: str) -> str | None: ...
+    @overload
+    def get(self, name: str, default: str) -> str: ...
     def get(self, name: str, default: str | None = None) -> str | None:
         """The combined value, or ``default``."""
         value = self.find(field_name(name))
