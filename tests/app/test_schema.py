@@ -41,6 +41,19 @@ def test_a_right_stack_is_valid() -> None:
     assert complaints(OF_STACKS, tomllib.loads(RIGHT)) == []
 
 
+def test_a_gateways_broker_is_not_a_stacks_broker() -> None:
+    gateway = {"brokers": {"far": {"url": "blocks://127.0.0.1:7400"}}, "routes": []}
+    assert complaints(OF_STACKS, {"gateways": {"g": gateway}, "brokers": {"near": {"data": ":memory:"}}}) == []
+    assert complaints(OF_STACKS, {"brokers": {"far": {"url": "blocks://127.0.0.1:7400"}}}) != []
+
+
+@pytest.mark.parametrize("kind", ["jwt", "mtls", "nothing"])
+def test_an_authenticator_is_checked_by_its_type(kind: str) -> None:
+    found = complaints(OF_GATEWAYS, {"auth": {"a": {"type": kind}}, "routes": []})
+    assert (found == []) == (kind != "nothing")
+    assert complaints(OF_GATEWAYS, {"auth": {"a": {"type": kind, "relm": "x"}}, "routes": []}) != []
+
+
 @pytest.mark.parametrize("name", FORM)
 def test_a_mistake_of_form_is_not_valid(name: str) -> None:
     mistake = next(one for one in MISTAKES if one.name == name)

@@ -46,7 +46,7 @@ def stack_schema() -> dict[str, Any]:
         "description": "The gateway's own file, instead of its tables here.",
     }
     definitions["Gateway"] = {**inline, "description": "A gateway: a file, or the very tables of such a file."}
-    definitions |= _components([StackTable])
+    definitions |= _renamed(_components([StackTable]), definitions)
     root = definitions.pop("StackTable")
     root["properties"]["gateways"]["additionalProperties"] = {"$ref": _REF.format(name="Gateway")}
     return {"$schema": DIALECT, "title": "blocks: a stack", **_untitled(root), "$defs": definitions}
@@ -54,13 +54,20 @@ def stack_schema() -> dict[str, Any]:
 
 def gateway_schema() -> dict[str, Any]:
     """The schema of a gateway's file."""
+    from blocks.gateway.auth.consumers import ConsumerSettings
+    from blocks.gateway.auth.settings import KINDS
     from blocks.gateway.config.schema import FileTable, RouteTable
+    from blocks.gateway.messages.connection import BrokerTable
     from blocks.gateway.steps import ENDS, FEATURES
 
     homes = {feature.home: import_module(feature.home) for feature in (*FEATURES, *ENDS)}
     settings = {home: getattr(module, "Settings", None) for home, module in homes.items()}
     kinds = [kind for kind in settings.values() if kind is not None]
-    definitions = _components([FileTable, RouteTable, *kinds])
+    definitions = _components([FileTable, RouteTable, ConsumerSettings, BrokerTable, *KINDS.values(), *kinds])
+    tables = definitions["FileTable"]["properties"]
+    tables["consumers"]["additionalProperties"] = {"$ref": _REF.format(name="ConsumerSettings")}
+    tables["brokers"]["additionalProperties"] = {"$ref": _REF.format(name=_name(BrokerTable, definitions))}
+    tables["auth"]["additionalProperties"] = {"oneOf": [_authenticator(*kind, definitions) for kind in KINDS.items()]}
     steps: dict[str, Any] = {}
     for feature in (*FEATURES, *ENDS):
         kind = settings[feature.home]
@@ -89,6 +96,21 @@ def gateway_schema() -> dict[str, Any]:
     definitions["GatewayTable"]["properties"]["defaults"] = {"$ref": _REF.format(name="Defaults")}
     root = _untitled(definitions["FileTable"])
     return {"$schema": DIALECT, "title": "blocks: a gateway", **root, "$defs": definitions}
+
+
+def _renamed(components: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:
+    """The components under names that are not taken: ``StackBrokerTable``."""
+    text = json.dumps(components)
+    for name in set(components) & set(taken):
+        text = text.replace(f'"{_REF.format(name=name)}"', f'"{_REF.format(name=f"Stack{name}")}"')
+    return {f"Stack{name}" if name in taken else name: schema for name, schema in json.loads(text).items()}
+
+
+def _authenticator(word: str, kind: type[msgspec.Struct], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of ``[auth.NAME]`` with that ``type``."""
+    name = _name(kind, definitions)
+    definitions[name]["properties"]["type"] = {"const": word}
+    return {"$ref": _REF.format(name=name)}
 
 
 def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
