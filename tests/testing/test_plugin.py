@@ -121,6 +121,18 @@ def test_the_same_handful_passes_in_virtual_and_in_real_time(tmp_path: Path, opt
     assert "7 passed" in output
 
 
+def test_the_handful_passes_in_real_time_on_uvloop(tmp_path: Path):
+    loop = (
+        "import pytest, uvloop\n@pytest.fixture(scope='session')\ndef event_loop_policy(): return uvloop.EventLoopPolicy()\n"
+        "async def test_loop():\n    import asyncio\n    assert 'uvloop' in type(asyncio.get_running_loop()).__module__\n"
+        "async def test_reset(blocks):\n    origin = await blocks.origin()\n    lb = await blocks.balancer(origin, blocks.upstream(origin))\n"
+        "    origin.fault.next(2).reset()\n    assert (await lb.get()).status in (200, 502)\n"
+    )
+    code, output = run(tmp_path, loop + HANDFUL, *ASYNCIO, "--blocks-real-time")
+    assert code == 0, output
+    assert "9 passed" in output
+
+
 def test_the_handful_passes_under_anyio_and_spread_over_workers(tmp_path: Path):
     mark = "import pytest\npytestmark = pytest.mark.anyio\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
     code, output = run(

@@ -80,8 +80,9 @@ class EdgeFront(Front["Edge"]):
 class Limiter:
     """One limit of a gateway: ``level`` says what may still pass for a key."""
 
-    def __init__(self, rule: Rule, gateway: Gateway) -> None:
+    def __init__(self, rule: Rule, steps: list[Any], gateway: Gateway) -> None:
         self._rule = rule
+        self._steps = steps
         self._gateway = gateway
 
     def level(self, key: str = "") -> float:
@@ -94,8 +95,8 @@ class Limiter:
 
     @property
     def refusals(self) -> int:
-        """Requests that it has refused."""
-        return self._rule.refusals
+        """Requests that it has refused, on all its routes."""
+        return sum(int(step.figures().get(self._rule.name, 0)) for step in self._steps)
 
     def _standing(self, key: str) -> tuple[float, float]:
         from blocks.gateway.limits.keys import short
@@ -111,8 +112,11 @@ class GatewayFront(Front["Gateway"]):
 
     def limiter(self, name: str = "") -> Limiter:
         """The limit of that name, or the only one there is. Raises ``ConfigError``."""
-        rules = list(self.block.snapshot.rules())
-        found = [rule for rule in rules if not name or rule.name == name]
-        if len({rule.state for rule in found}) != 1:
-            raise ConfigError(f"there is not one limit {name!r} in {self.name}, but {[rule.name for rule in rules]}")
-        return Limiter(found[0], self.block)
+        steps = [
+            step for lane in self.block.snapshot.lanes.values() for step in lane.plan.steps if hasattr(step, "rules")
+        ]
+        rules = [(rule, step) for step in steps for rule in step.rules]
+        found = [(rule, step) for rule, step in rules if not name or rule.name == name]
+        if len({rule.state for rule, _ in found}) != 1:
+            raise ConfigError(f"there is not one limit {name!r} in {self.name}, but {[rule.name for rule, _ in rules]}")
+        return Limiter(found[0][0], [step for _, step in found], self.block)

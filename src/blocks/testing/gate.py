@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from .faults import Faults
 from .lag import Lag
@@ -41,8 +41,7 @@ class Gate(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected: a fault for the connection strikes here."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         self.inner.connection_made(self.outlet)
         effect = self._faults.connections.decide(transport.get_extra_info("peername"))
         if effect is None:

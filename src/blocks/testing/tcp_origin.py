@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import cast
 
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds
@@ -174,9 +175,8 @@ class _Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
-        assert isinstance(transport, asyncio.Transport)
         client = transport.get_extra_info("peername")
-        self._talk._transport = transport
+        self._talk._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         self._talk._gate = lambda: self._origin.gate((client[0], client[1]))
         self._origin.begin(self._talk, self._script)
 
