@@ -285,3 +285,11 @@ async def test_an_application_that_fails_to_start_is_named(tmp_path: Path):
         await stack.start()
     assert not stack.entered
     del sys.modules["staged_failing"]
+
+
+async def test_a_file_in_yaml_is_the_same(tmp_path: Path):
+    pytest.importorskip("yaml")
+    async with origins("a") as ((_, url),):
+        text = f"servers:\n  s:\n    listen: 127.0.0.1:0\n    handler: b\nbalancers:\n  b:\n    upstreams: ['{url}']\n"
+        async with loaded(written(tmp_path, text, "stack.yaml")) as stack, asking(stack.servers["s"].url) as client:
+            assert (await get(client))[0] == 200

@@ -286,3 +286,30 @@ async def test_an_edge_may_be_given_more_memory_but_not_another_size_of_its_open
             with pytest.raises(StackErrors, match=r"store_size .* cannot change") as caught:
                 await stack.reload()
             assert caught.value.complaints[0].at == ("edges", "cache", "store_size")
+
+
+async def test_a_gateways_own_file_is_read_again(tmp_path: Path):
+    async with origins("a", "b") as ((_, a_url), (_, b_url)):
+        routes = '[[routes]]\npath = "/"\nservice = "{}"\n'
+        written(tmp_path, routes.format("a"), "gateway.toml")
+        text = '[servers.s]\nlisten = "127.0.0.1:0"\nhandler = "g"\n[gateways.g]\nfile = "gateway.toml"\n'
+        text += f'[upstreams.a]\nurl = "{a_url}"\n[upstreams.b]\nurl = "{b_url}"\n'
+        async with loaded(written(tmp_path, text)) as stack, asking(stack.servers["s"].url) as client:
+            assert (await get(client))[1] == "a /"
+            written(tmp_path, routes.format("b"), "gateway.toml")
+            await stack.reload()
+            assert (await get(client))[1] == "b /"
+            written(tmp_path, routes.format("c"), "gateway.toml")
+            with pytest.raises(StackErrors, match="no service named 'c'") as caught:
+                await stack.reload()
+            (row,) = caught.value.rows()
+            assert (row["file"], row["line"], row["key"]) == (str(tmp_path / "gateway.toml"), 3, "routes[0].service")
+
+
+async def test_tables_that_are_refused_are_not_what_the_next_reload_takes(tmp_path: Path):
+    async with origins("a") as ((_, url),):
+        async with loaded(written(tmp_path, file(url))) as stack:
+            with pytest.raises(StackErrors):
+                await stack.reload({"severs": {}})
+            await stack.reload()
+            assert "users" in stack

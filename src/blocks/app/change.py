@@ -193,7 +193,7 @@ def _refuse_what_cannot_change(old: Version, new: Version) -> None:
         for key, node in new.nodes.items()
         if node.kind == "brokers" and key in old.nodes and old.nodes[key] is not node
     ]
-    for key in ("workers", "admin", "admin_token_file", "ports_file"):
+    for key in ("workers", "admin", "admin_token_file", "ports_file", "lame_duck"):
         before, after = getattr(old.settings.process, key), getattr(new.settings.process, key)
         if before != after:
             said = f"{key} cannot change while the process runs ({before!r} → {after!r}); restart for that"

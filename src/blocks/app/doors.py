@@ -35,7 +35,12 @@ def add_routes(app: web.Application, stack: Stack) -> None:
 
 
 def readings(stack: Stack) -> Iterable[Reading]:
-    """The figures of every block, each with the name of its block as a label."""
+    """The figures of every block, each with the name of its block as a label; and how the last reload went."""
+    prefix = "blocks_stack"
+    yield Reading(f"{prefix}_reloads_total", "counter", "Reloads that came to be in force.", (), stack.reloads)
+    yield Reading(f"{prefix}_loaded_timestamp_seconds", "gauge", "When that was, or the start.", (), stack.loaded)
+    right = 0 if stack.last_error else 1
+    yield Reading(f"{prefix}_last_reload_successful", "gauge", "0: the file of now is not in force.", (), right)
     for node in stack.version.nodes.values():
         kind = _KINDS.get(node.kind)
         if kind is None:

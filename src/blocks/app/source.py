@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from blocks.core.config.complaint import At, Complaint, ConfigErrors
+from blocks.core.config.complaint import At, Complaint, ConfigErrors, dotted
 from blocks.core.config.places import Place, nearest
 from blocks.core.config.read import Source as File
 from blocks.core.config.read import read
@@ -103,6 +103,18 @@ class StackErrors(ConfigErrors):
     def report(self) -> str:
         """For people: file:line:column, what is wrong, the line underlined."""
         return self.origin.report(self.complaints)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """For programs: ``file``, ``line`` and ``column`` where they are known, ``level``, ``key``, ``message``."""
+        rows: list[dict[str, Any]] = []
+        for one in self.complaints:
+            found, place = self.origin.find(one.at), self.origin.place(one.at)
+            row: dict[str, Any] = {"file": str(self.origin.path or "stack") if place is None else str(place[0])}
+            if place is not None and place[1] is not None:
+                row |= {"line": place[1].line, "column": place[1].column}
+            inside = one.at if found is None else found[1]
+            rows.append({**row, "level": one.level, "key": dotted(inside), "message": one.message})
+        return rows
 
 
 def canonical(value: Any) -> str:

@@ -67,6 +67,7 @@ class Stack:
         self.grace: float | None = None  # a flag's drain timeout goes before the file's
         self.running = False
         self.last_error = ""
+        self.reloads = 0  # that came to be in force
         self.loaded = given.clock.wall()
         self.given = given
         self._source = source
@@ -218,17 +219,23 @@ class Stack:
         gone finishes its requests behind.
         """
         async with self._changing:
+            source = self._source
             if tables is not None:
                 found = of_tables(tables, self.version.source.base)
-                self._source = lambda: found
+
+                def source() -> Source:
+                    return found
+
             change = Change(self)
             try:
-                version = await self.aside(lambda: _made(self._source(), self.given, self.version))
+                version = await self.aside(lambda: _made(source(), self.given, self.version))
                 await change.apply(version)
             except Exception as error:
                 self.last_error = change.refuse(error)
                 raise
             self.last_error = ""
+            self._source = source
+            self.reloads += 1
             self.loaded = self.given.clock.wall()
             task = asyncio.get_running_loop().create_task(change.retire())
             self._retiring.add(task)

@@ -62,6 +62,7 @@ class _House:
             from blocks.broker.push import read_webhooks
 
             read_webhooks(broker, self._webhooks)
+        self._listening = False
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> _House:
@@ -69,7 +70,8 @@ class _House:
             try:
                 await self._open(stack)
             except OSError as error:
-                said = f"[brokers.{self.name}] cannot listen on {self._listen}: {error.strerror or error}"
+                where = self._http if self._listening or self._listen is None else self._listen
+                said = f"[brokers.{self.name}] cannot listen on {where}: {error.strerror or error}"
                 raise CannotBind(error.errno, said) from error
             self._stack = stack.pop_all()
         return self
@@ -82,6 +84,7 @@ class _House:
             stack.push_async_callback(self.server.stop, 0.0)
             await self.server.start()
             self.broker.server = self.server
+            self._listening = True
         if self._http is not None:
             from blocks.broker.frontdoor import FrontDoor
 
