@@ -238,6 +238,23 @@ async def test_what_a_route_does_not_look_into_passes_through_untouched(blocks):
     assert response.headers.get_all("set-cookie") == ["a=1", "b=2"]
 
 
+async def test_a_websocket_passes_through_the_whole_stack():
+    websockets = pytest.importorskip("websockets")
+
+    async def echo(connection) -> None:
+        async for message in connection:
+            await connection.send(message[::-1])
+
+    async with websockets.serve(echo, "127.0.0.1", 0) as behind:
+        port = behind.sockets[0].getsockname()[1]
+        app = Edge(Gateway([route("/", LoadBalancer([f"http://127.0.0.1:{port}"]))]))
+        async with Server(app, "127.0.0.1:0", drain=1.0) as front:
+            async with websockets.connect(front.url.replace("http", "ws") + "/live") as connection:
+                for message in ("abc", "d" * 100_000):
+                    await connection.send(message)
+                    assert await connection.recv() == message[::-1]
+
+
 # -- health, drain, life
 
 
