@@ -176,5 +176,6 @@ MISTAKES = [
     Mistake("a path of no request", 'health = {', 'health = { mode = "tcp",', "a probe only connects", W),
     Mistake("a certificate unseen", 'connect_timeout = "1s"', "tls = { «verify = false }", "whoever is in between", W),
     Mistake("a body that never comes", 'limit = "each"', 'accept = { «max_body = "2MiB" }\nlimit = "each"', "2097152 bytes never come", W),
+    Mistake("an unreachable route", 'limit = "each"', 'limit = "each"\nweight = 0', "its weight is 0, so it is never taken", W),
     Mistake("limits counted twice", "workers = 1", "workers = 2", "counts it by itself", W),
 ]  # fmt: skip

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.stack_mistakes import MARK, MISTAKES, RIGHT, Mistake
 from blocks.app.check import Examined, check, examine
+from blocks.app.source import StackErrors
+from blocks.app.stack import Stack
 
 _ELSEWHERE = {  # where « cannot show the place: the line's text that is underlined
     "missing key": "[brokers.events]",
@@ -22,6 +27,7 @@ _ELSEWHERE = {  # where « cannot show the place: the line's text that is underl
     "limits counted twice": "[gateways.api.limits.each]",
     "alone": "tries = 3",
     "a name twice": "[apps.hello]",
+    "an unreachable route": "[[gateways.api.routes]]",
     "nothing to sync": "durability",
 }
 _TOGETHER = ("a broker in two processes", "limits counted twice")  # workers = 2 is wrong in both ways here
@@ -136,6 +142,27 @@ def test_other_formats_are_told_by_their_keys(folder: Path, suffix: str) -> None
     assert "did you mean 'front'? (servers.public.handler)" in report
     assert "did you mean 'timeout'? (upstreams.users-a.timout)" in report
     assert len(examined.found) == 2
+
+
+def test_a_key_of_another_certificate_is_told(folder: Path) -> None:
+    authority = trustme.CA()
+    for name in ("one", "two"):
+        issued = authority.issue_cert(f"{name}.example")
+        issued.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+        issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+    for key, wrong in (("one.key", 0), ("two.key", 1)):
+        tls = f'tls = {{ cert = "one.pem", key = "{key}" }}'
+        rows = rows_of(looked_at(folder, RIGHT.replace("max_connections = 1000", tls)))
+        assert len([row for row in rows if "does not belong to the certificate" in row[3]]) == wrong, rows
+
+
+def test_a_stack_that_makes_no_sense_is_not_loaded(folder: Path) -> None:
+    path = folder / "stack.toml"
+    path.write_text(RIGHT.replace('listen = ["127.0.0.1:8081"', 'listen = ["127.0.0.1:8080"'))
+    with pytest.raises(StackErrors, match="taken already"):
+        Stack.load(path)
+    path.write_text(RIGHT.replace('drain_timeout = "10s"', 'drain_timeout = "5m"'))
+    assert ["longer than systemd" in one.message for one in Stack.load(path).warnings] == [True]
 
 
 # -- the command
@@ -260,3 +287,13 @@ def test_a_damaged_text_is_told_at_a_line_of_it(folder: Path, at: int, drop: int
         assert 1 <= line <= text.count("\n") + 1
         assert 1 <= column <= max(map(len, text.split("\n"))) + 1
         assert message
+
+
+@pytest.mark.integration
+def test_the_process_exits_with_3(folder: Path) -> None:
+    path = folder / "stack.toml"
+    path.write_text(RIGHT.replace('handler = "front"', 'handler = "frnt"'))
+    words = [sys.executable, "-m", "blocks", "check", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert "did you mean 'front'" in done.stderr
