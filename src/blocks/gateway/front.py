@@ -13,6 +13,7 @@ from blocks.core.config.report import report, report_error
 from blocks.core.config.state import Configuration
 from blocks.core.errors import ConfigError
 from blocks.core.logging import events
+from blocks.core.turns import short_turns
 from blocks.http.message import Request, Response
 
 from .alerts import Alerts
@@ -117,9 +118,10 @@ class Front:
         The file is read and built in a thread, so that requests go on meanwhile.
         """
         try:
-            loaded = await asyncio.to_thread(
-                load, self.path, objects=self._objects, kept=self.gateway.kept, clock=self._clock
-            )
+            with short_turns():
+                loaded = await asyncio.to_thread(
+                    load, self.path, objects=self._objects, kept=self.gateway.kept, clock=self._clock
+                )
         except ConfigErrors as error:
             self.last_error = report_error(error, str(self.path))
             events().error("reload_refused", file=str(self.path), errors=len(error.complaints), report=self.last_error)
