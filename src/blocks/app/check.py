@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from blocks.core.config.complaint import Complaint, ConfigErrors, dotted
+from blocks.core.config.complaint import Complaint, ConfigErrors
 from blocks.core.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from blocks.core.config.places import Place
-
     from .source import Source
     from .version import Version
 
@@ -83,48 +81,27 @@ def is_gateway(path: Path) -> bool:
     return not tables & _ONLY_STACK and bool(tables & _ONLY_GATEWAY)
 
 
-class Row(NamedTuple):
-    """One complaint as ``--json`` prints it."""
-
-    file: str
-    line: int | None
-    column: int | None
-    level: str
-    key: str
-    message: str
+Rows = list[dict[str, Any]]
 
 
-def _row(file: Path, place: Place | None, complaint: Complaint) -> Row:
-    line, column = (place.line, place.column) if place is not None else (None, None)
-    return Row(str(file), line, column, complaint.level, dotted(complaint.at), complaint.message)
+def _stack(path: Path) -> tuple[Rows, str]:
+    """The rows of a stack's file for programs, and the report for people."""
+    from .source import StackErrors
 
-
-def _stack(path: Path) -> tuple[list[Row], str]:
-    """The rows of a stack's file, and the report for people."""
     examined = examine(path)
-    rows: list[Row] = []
-    for one in examined.found:
-        found = examined.source.find(one.at)
-        place = examined.source.place(one.at)
-        file, spot = place if place is not None else (path, None)
-        inside = found[1] if found is not None else one.at
-        rows.append(_row(file, spot, one._replace(at=inside)))
-    return rows, examined.source.report(examined.found)
+    return StackErrors(examined.found, examined.source).rows(), examined.source.report(examined.found)
 
 
-def _gateway(path: Path) -> tuple[list[Row], str]:
-    from blocks.core.config.places import nearest
-    from blocks.core.config.report import report
+def _gateway(path: Path) -> tuple[Rows, str]:
+    from blocks.core.config.report import report, rows_of
     from blocks.gateway.config.load import load
 
-    source: Any
     try:
         loaded = load(path)
-        found, source = loaded.warnings, loaded.source
+        found = ConfigErrors(loaded.warnings, loaded.source)
     except ConfigErrors as error:
-        found, source = error.complaints, error.source
-    rows = [_row(path, nearest(source.places, one.at) if source is not None else None, one) for one in found]
-    return rows, report(found, source, str(path))
+        found = error
+    return rows_of(found, str(path)), report(found.complaints, found.source, str(path))
 
 
 @click.command("check")
@@ -138,11 +115,11 @@ def check(files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # applications are looked for here first, as when the stack runs
-    everything: list[Row] = []
+    everything: Rows = []
     failed = False
     for path in files:
         rows, text = _gateway(path) if is_gateway(path) else _stack(path)
-        wrong = sum(row.level == "error" or strict for row in rows)
+        wrong = sum(row["level"] == "error" or strict for row in rows)
         failed = failed or bool(wrong)
         everything += rows
         if as_json:
@@ -151,13 +128,13 @@ def check(files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
             click.echo(text, err=True)
         click.echo(_summary(path, rows, wrong), err=bool(wrong))
     if as_json:
-        click.echo(json.dumps([row._asdict() for row in everything], indent=2, ensure_ascii=False))
+        click.echo(json.dumps(everything, indent=2, ensure_ascii=False))
     if failed:
         sys.exit(CONFIGURATION)
 
 
-def _summary(path: Path, rows: list[Row], wrong: int) -> str:
-    warnings = sum(row.level != "error" for row in rows)
+def _summary(path: Path, rows: Rows, wrong: int) -> str:
+    warnings = sum(row["level"] != "error" for row in rows)
     said = f"{warnings} warning{'' if warnings == 1 else 's'}"
     errors = len(rows) - warnings
     return f"{path}: {errors} error{'' if errors == 1 else 's'}, {said}" if wrong else f"{path}: fine, {said}"
