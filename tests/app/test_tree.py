@@ -86,6 +86,14 @@ def test_mermaid_names_every_block_and_escapes(file: Path) -> None:
     assert '|"/#quot;#lt;a#gt;#124;"|' in mermaid(topology(odd))
 
 
+def test_a_gateways_file_is_no_stack(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text('[[routes]]\npath = "/"\nrespond = {}\n')
+    result = run(path)
+    assert result.exit_code == 2
+    assert "blocks gateway explain" in result.stderr
+
+
 def test_a_wrong_file_is_told_and_not_drawn(tmp_path: Path) -> None:
     path = tmp_path / "stack.toml"
     path.write_text(RIGHT.replace('handler = "front"', 'handler = "frnt"'))

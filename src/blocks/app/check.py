@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from blocks.core.config.complaint import Complaint, ConfigErrors
-from blocks.core.errors import MissingExtra
+from blocks.core.errors import BlocksError, MissingExtra
 
 if TYPE_CHECKING:
     from .source import Source
@@ -63,6 +63,8 @@ def examine(path: Path, environment: Mapping[str, str] | None = None) -> Examine
 
 def opened(path: Path) -> Examined:
     """A stack's file that is right, or an exit with 3 and everything that is wrong with it."""
+    if is_gateway(path):
+        raise click.UsageError(f"{path} is a gateway's own file; see blocks gateway explain and blocks gateway routes")
     examined = examine(path)
     if examined.errors:
         click.echo(examined.source.report(examined.errors), err=True)
@@ -76,7 +78,7 @@ def is_gateway(path: Path) -> bool:
 
     try:
         tables = set(parse(path.read_text("utf-8"), path.suffix))
-    except (OSError, ValueError):
+    except (OSError, ValueError, MissingExtra, RecursionError):
         return False
     return not tables & _ONLY_STACK and bool(tables & _ONLY_GATEWAY)
 
@@ -101,6 +103,8 @@ def _gateway(path: Path) -> tuple[Rows, str]:
         found = ConfigErrors(loaded.warnings, loaded.source)
     except ConfigErrors as error:
         found = error
+    except BlocksError as error:  # an optional library that is not there
+        found = ConfigErrors([Complaint((), str(error))])
     return rows_of(found, str(path)), report(found.complaints, found.source, str(path))
 
 
