@@ -313,3 +313,39 @@ async def test_tables_that_are_refused_are_not_what_the_next_reload_takes(tmp_pa
                 await stack.reload({"severs": {}})
             await stack.reload()
             assert "users" in stack
+
+
+async def test_a_server_of_another_name_takes_over_the_path_of_a_socket(tmp_path: Path):
+    async with origins("a") as ((_, url),):
+        text = f'[servers.NAME]\nlisten = "unix:{tmp_path}/s"\nhandler = "{url}"\n'
+        async with loaded(written(tmp_path, text.replace("NAME", "one"))) as stack:
+            written(tmp_path, text.replace("NAME", "two"))
+            await stack.reload()
+            await until(lambda: not stack.retiring)
+            assert list(stack.servers) == ["two"]
+            async with asking(f"unix:{tmp_path}/s") as client:
+                assert (await get(client))[0] == 200
+        assert not (tmp_path / "s").exists()
+
+
+async def test_a_new_server_with_a_new_handler_never_meets_an_empty_place(tmp_path: Path):
+    async with origins("a") as ((_, url),):
+        text = '[servers.s]\nlisten = "127.0.0.1:0"\nhandler = "one"\n[upstreams.one]\nurl = "' + url + '"\n'
+        wrong: list[int] = []
+        ended = False
+
+        async def ask(where: str) -> None:
+            while not ended:
+                async with asking(where) as client:  # a new connection each time: whoever accepts it answers
+                    status, _ = await get(client)
+                    if status != 200:
+                        wrong.append(status)
+
+        async with loaded(written(tmp_path, text)) as stack:
+            tasks = [asyncio.create_task(ask(stack.servers["s"].url)) for _ in range(4)]
+            for number in range(10):
+                written(tmp_path, text.replace("one", f"name{number}"))
+                await stack.reload()
+            ended = True
+            await asyncio.gather(*tasks)
+            assert wrong == []

@@ -47,6 +47,10 @@ class Change:
         try:
             for node in fresh:
                 self._entered.append((node, await stack.lives.enter(node)))
+                if (
+                    node.kind != "brokers" and node.name not in old.places
+                ):  # only new listeners can ask it before the swap
+                    version.places[node.name].put(node)
             await self._listen(version)
         except BaseException as error:
             await self._undo()
@@ -120,7 +124,7 @@ class Change:
         self._gone_listeners = [one for one in stack.servers.values() if id(one) not in kept]
         self._under_way = [
             request
-            for listener in stack.servers.values()
+            for listener in (*stack.servers.values(), *self._opened.values())
             if listener.server is not None and listener.server.service is not None
             for request in listener.server.service.under_way()
         ]
@@ -156,10 +160,17 @@ class Change:
             for listener in self._gone_listeners:
                 await listener.stop(0.0)
             for node in reversed(self._gone_nodes):
-                life = stack.entered.pop(id(node), None)
-                if life is not None:
-                    await stack.lives.leave(life)
+                await self._leave(node)
             self._forget()
+
+    async def _leave(self, node: Node) -> None:
+        life = self._stack.entered.pop(id(node), None)
+        if life is None:
+            return
+        try:
+            await self._stack.lives.leave(life)
+        except Exception as error:  # nobody waits for what is gone: it is told, and the others are left all the same
+            events().error("leave-failed", node=f"{node.kind}.{node.name}", error=error)
 
     def _forget(self) -> None:
         """Let go of what only the gateways before have kept."""
