@@ -377,7 +377,7 @@ async def test_a_head_request_has_no_body() -> None:
 
 
 async def test_an_upgrade_is_refused_clearly() -> None:
-    assert (await from_asgi(bare)(Request(upgrade="websocket"))).status == 501
+    assert (await from_asgi(bare)(Request(upgrade="h2c"))).status == 501
 
 
 async def test_it_works_behind_a_real_server() -> None:

@@ -1,13 +1,13 @@
 """An ASGI application as a handler: ``from_asgi(app)`` stands wherever an upstream could (ASGI 3.0, HTTP spec 2.4).
 
 Each request runs the application in a task of its own. Bodies stream both ways with back-pressure; when the client leaves, the
-application hears ``http.disconnect``. A WebSocket handshake is answered 501.
+application hears ``http.disconnect``. WebSockets need the library websockets: ``blocks[websocket]``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from types import TracebackType
 from typing import Any, Literal
 
@@ -16,7 +16,9 @@ from blocks.core.quantities import seconds
 
 from ..message import Request, Response
 from ..refusal import refusal
+from .conversation import handshake_refusal
 from .exchange import Exchange
+from .from_websocket import AsgiSocket
 from .lifespan import Lifespan
 
 Message = MutableMapping[str, Any]
@@ -57,14 +59,35 @@ class AsgiHandler:
 
     async def __call__(self, request: Request) -> Response:
         """The application's answer, as soon as its head (and a short body) is there. Raises ``Failure`` when it fails first."""
+        if request.upgrade == "websocket":
+            return await self._websocket(request)
         if request.upgrade:
             return refusal(501, "upgrade-not-supported")
         exchange = Exchange(request)
+        self._start(exchange.run(self.app, self._scope(request)))
+        return await exchange.answer()
+
+    async def _websocket(self, request: Request) -> Response:
+        refused = handshake_refusal(request)
+        if refused is not None:
+            return refused
         scope = self._scope(request)
-        task = asyncio.get_running_loop().create_task(exchange.run(self.app, scope))
+        offered = request.headers.get("sec-websocket-protocol", "") or ""
+        scope |= {
+            "type": "websocket",
+            "scheme": "wss" if scope["scheme"] == "https" else "ws",
+            "subprotocols": [name.strip() for name in offered.split(",") if name.strip()],
+            "extensions": {"websocket.http.response": {}},
+        }
+        del scope["method"]
+        socket = AsgiSocket(request)
+        self._start(socket.run(self.app, scope))
+        return await socket.answer()
+
+    def _start(self, call: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(call)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await exchange.answer()
 
     def _scope(self, request: Request) -> dict[str, Any]:
         path, _, query = request.target.partition("?")

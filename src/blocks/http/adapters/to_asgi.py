@@ -17,6 +17,7 @@ from ..handler import Handler, bind, running
 from ..message import Headers, Peer, Request, Response
 from ..refusal import refusal, response_to
 from .exchange import NOT_ENDS
+from .to_websocket import pass_on
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -24,7 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class AsgiApp:
-    """Made by ``to_asgi``: an ASGI 3.0 application of types http and lifespan; a WebSocket is refused."""
+    """Made by ``to_asgi``: an ASGI 3.0 application of types http, websocket and lifespan."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
@@ -39,8 +40,7 @@ class AsgiApp:
         elif kind == "lifespan":
             await self._lifespan(receive, send)
         elif kind == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})  # before accept: the server answers 403
+            await pass_on(self._call, _request({"method": "GET", **scope}, _Inbox(receive), send), scope, receive, send)
         else:
             raise ValueError(f"an ASGI scope of type {kind!r} is not known here")
 
