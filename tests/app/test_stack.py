@@ -293,3 +293,23 @@ async def test_a_file_in_yaml_is_the_same(tmp_path: Path):
         text = f"servers:\n  s:\n    listen: 127.0.0.1:0\n    handler: b\nbalancers:\n  b:\n    upstreams: ['{url}']\n"
         async with loaded(written(tmp_path, text, "stack.yaml")) as stack, asking(stack.servers["s"].url) as client:
             assert (await get(client))[0] == 200
+
+
+def test_a_long_chain_of_includes_and_of_handlers_is_no_trouble(tmp_path: Path):
+    count = 350
+    for number in range(count):
+        origin = f'"e{number + 1}"' if number + 1 < count else '"http://127.0.0.1:9"'
+        more = f'include = ["{number + 1}.toml"]\n' if number + 1 < count else ""
+        written(tmp_path, f"{more}[edges.e{number}]\norigin = {origin}\nmemory = 1000000\n", f"{number}.toml")
+    stack = loaded(tmp_path / "0.toml")
+    assert [node.name for node in stack.version.in_order()] == [f"e{number}" for number in reversed(range(count))]
+
+
+def test_includes_that_never_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("blocks.app.source.MAX_FILES", 20)
+    (tmp_path / "more").mkdir()
+    for number in range(21):
+        written(tmp_path / "more", "", f"{number}.toml")
+    with pytest.raises(StackErrors, match="more than 20 files are included") as caught:
+        loaded(written(tmp_path, 'include = ["more/*.toml"]'))
+    assert len(caught.value.complaints) == 1

@@ -135,7 +135,7 @@ def gather(path: Path, environment: Mapping[str, str]) -> tuple[Source, list[Com
     """Read a file and what it includes: what could be read, and all that cannot be read or is there twice."""
     source = Source(path, {})
     complaints: list[Complaint] = []
-    _Reader(source, environment, complaints).take(path, (), True)
+    _Reader(source, environment, complaints).run(path)
     return source, complaints
 
 
@@ -156,8 +156,15 @@ class _Reader:
         self._complaints = complaints
         self._seen: set[Path] = set()
 
-    def take(self, path: Path, said_at: At, first: bool) -> None:
-        """Read ``path``, which is asked for at ``said_at``, and what it includes."""
+    def run(self, path: Path) -> None:
+        """Read ``path`` and what it includes, each file before those that it asks for."""
+        self._wanted: list[tuple[Path, At]] = []  # the next at the end
+        self._take(path, (), True)
+        while self._wanted and len(self._seen) <= MAX_FILES:
+            self._take(*self._wanted.pop(), False)
+
+    def _take(self, path: Path, said_at: At, first: bool) -> None:
+        """Read ``path``, which is asked for at ``said_at``."""
         real = path.resolve()
         if real in self._seen:
             return  # a file that is included on two ways, or that includes itself by a pattern, counts once
@@ -224,11 +231,12 @@ class _Reader:
             self._complaints.append(Complaint(at, 'include is a list of files or patterns, like ["more/*.toml"]'))
             return
         folder = file.path.parent
+        wanted: list[tuple[Path, At]] = []
         for number, pattern in enumerate(patterns):
             try:
                 found = sorted(folder.glob(pattern)) if _MAGIC.search(pattern) else [folder / pattern]
             except (ValueError, NotImplementedError) as error:
                 self._complaints.append(Complaint((*at, number), f"{pattern!r} is no pattern of files: {error}"))
                 continue
-            for path in found:
-                self.take(path, (*at, number), False)
+            wanted += [(path, (*at, number)) for path in found]
+        self._wanted += reversed(wanted)

@@ -44,20 +44,19 @@ class Version:
     def in_order(self) -> Iterator[Node]:
         """Brokers first, then every node after those that it needs: as they are entered."""
         handlers = self.handlers()
-        done: set[str] = set()
-
-        def visit(node: Node) -> Iterator[Node]:
-            if node.name in done:
-                return
-            done.add(node.name)
-            for name in node.needs:
-                if name in handlers:
-                    yield from visit(handlers[name])
-            yield node
-
+        begun: set[str] = set()
         yield from (node for node in self.nodes.values() if node.kind == "brokers")
-        for node in handlers.values():
-            yield from visit(node)
+        for first in handlers.values():
+            way = [] if first.name in begun else [(first, iter(first.needs))]
+            begun.add(first.name)
+            while way:
+                needs = way[-1][1]
+                needed = next((name for name in needs if name in handlers and name not in begun), None)
+                if needed is None:
+                    yield way.pop()[0]
+                else:
+                    begun.add(needed)
+                    way.append((handlers[needed], iter(handlers[needed].needs)))
 
 
 def make_version(
