@@ -31,6 +31,7 @@ _ELSEWHERE = {  # where « cannot show the place: the line's text that is underl
     "nothing to sync": "durability",
 }
 _TOGETHER = ("a broker in two processes", "limits counted twice")  # workers = 2 is wrong in both ways here
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
@@ -163,6 +164,12 @@ def test_a_stack_that_makes_no_sense_is_not_loaded(folder: Path) -> None:
         Stack.load(path)
     path.write_text(RIGHT.replace('drain_timeout = "10s"', 'drain_timeout = "5m"'))
     assert ["longer than systemd" in one.message for one in Stack.load(path).warnings] == [True]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
+def test_every_example_is_fine(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert examine(path, {}).found == []
 
 
 # -- the command
