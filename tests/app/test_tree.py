@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.stack_mistakes import RIGHT
+from blocks.app.explain import explain
 from blocks.app.tree import drawn, mermaid, topology, tree
 
 DRAWN = """\
@@ -84,6 +85,22 @@ def test_mermaid_names_every_block_and_escapes(file: Path) -> None:
     assert '-->|"GET /users/{id:int}"|' in text
     odd = {"gateways": {"g": {"routes": [{"path": '/"<a>|', "service": "x"}]}}, "upstreams": {"x": {"url": "http://h"}}}
     assert '|"/#quot;#lt;a#gt;#124;"|' in mermaid(topology(odd))
+
+
+def test_credentials_are_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAR_TOKEN", "not-to-be-seen")
+    path = tmp_path / "stack.toml"
+    far = 'publish = { to = "blocks://${FAR_TOKEN}@far:7400", topic = "t" }'
+    path.write_text(
+        '[servers.s]\nlisten = "127.0.0.1:0"\nhandler = "g"\n'
+        f'[[gateways.g.routes]]\npath = "/far"\n{far}\n[[gateways.g.routes]]\npath = "/back"\nservice = "b"\n'
+        '[upstreams.b]\nurl = "http://b:80"\n'
+    )
+    result = run(path)
+    assert "/far → blocks://***@far:7400" in result.stdout
+    for command in (tree, explain):
+        words = [str(path)] if command is tree else [str(path), "POST", "/far"]
+        assert "not-to-be-seen" not in CliRunner().invoke(command, words).output
 
 
 def test_a_gateways_file_is_no_stack(tmp_path: Path) -> None:

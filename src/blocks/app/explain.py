@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from blocks.core.errors import ConfigError
+from blocks.core.masking import masked
 from blocks.core.quantities import seconds, size
 from blocks.http.message import Headers, Peer, Request
 from blocks.http.server import parse_address
@@ -31,6 +32,11 @@ class Stop(NamedTuple):
     block: str
     says: dict[str, Any]
     next: list[Stop]
+
+    def masked(self, filled: Collection[str]) -> Stop:
+        """The same with secrets as ``***``; ``filled`` are texts that are secret wherever they stand."""
+        block, says = masked((self.block, self.says), filled)
+        return Stop(block, says, [one.masked(filled) for one in self.next])
 
     def as_table(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -297,13 +303,15 @@ def explain(
         if not colon:
             raise click.BadParameter(f"{header!r} is not NAME:VALUE")
         pairs.append((name.strip(), value.strip()))
-    version = opened(file).version
+    examined = opened(file)
+    version = examined.version
     assert version is not None  # the file is right
     try:
         request = asked(method, url, pairs, client=client)
         stop = Explainer(version.settings, version.nodes, consumer=consumer, tier=tier).explain(request, server)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    stop = stop.masked(examined.source.secrets)
     if as_json:
         click.echo(json.dumps(stop.as_table(), indent=2, ensure_ascii=False, default=str))
         return

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from blocks.core.config.complaint import At
+from blocks.core.masking import masked
 
 from .bench import is_url
 from .check import FILE, opened
@@ -252,7 +253,7 @@ def tree(file: Path, as_json: bool, as_mermaid: bool) -> None:
     from .sense.inlined import inlined
 
     examined = opened(file)
-    found = topology(inlined(examined.source, os.environ))
+    found = topology(masked(inlined(examined.source, os.environ), examined.source.secrets))
     if as_json:
         click.echo(json.dumps(as_tables(found), indent=2, ensure_ascii=False))
     else:
