@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.staged import asking, get, loaded, origins, written
-from blocks import LoadBalancer, connect
+from blocks import LoadBalancer, Request, connect
 from blocks.app.lives import CannotStart
 from blocks.app.source import StackErrors
 from blocks.app.stack import Stack
@@ -313,3 +313,32 @@ def test_includes_that_never_end_are_refused(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(StackErrors, match="more than 20 files are included") as caught:
         loaded(written(tmp_path, 'include = ["more/*.toml"]'))
     assert len(caught.value.complaints) == 1
+
+
+async def test_consistent_hashing_looks_at_what_the_table_says():
+    async with origins("a", "b", "c") as made:
+        urls = [url for _, url in made]
+        tables = {
+            "servers": {"s": {"listen": "127.0.0.1:0", "handler": "b"}},
+            "balancers": {"b": {"upstreams": urls, "hash_by": "header:X-User", "hash_bound": 2.0}},
+        }
+        async with loaded(tables) as stack, asking(stack.servers["s"].url) as client:
+            for user in ("ada", "bob", "eve"):
+                answers = set()
+                for _ in range(4):
+                    response = await client(Request("GET", "/", {"host": "t", "x-user": user}))
+                    answers.add(await response.read())
+                assert len(answers) == 1
+
+
+def test_what_hashing_looks_at_needs_the_policy_for_it():
+    found = complaints(
+        {
+            "balancers": {
+                "b": {"upstreams": ["http://127.0.0.1:1"], "policy": "random", "hash_by": "path"},
+                "c": {"upstreams": ["http://127.0.0.1:1"], "hash_by": "cookie"},
+            }
+        }
+    )
+    assert "not for 'random'" in found["balancers.b.hash_by"]
+    assert "it is client, path or header:NAME" in found["balancers.c.hash_by"]

@@ -116,6 +116,8 @@ WORDS: dict[str, dict[str, str]] = {
     "BalancerTable": {
         "upstreams": "URLs, NAMEs of handlers, or tables with settings of their own.",
         "policy": "p2c, round-robin, least-requests, random or consistent-hash.",
+        "hash_by": "What consistent-hash looks at: client, path or header:NAME.",
+        "hash_bound": "How much over the average one member may have with consistent-hash, like 1.25.",
         "health": "How upstreams are probed: a table, a path, or an interval.",
         "outlier": "When failures of real requests take an upstream out; false: never.",
         "retries": "Further tries of a request, as a number or a table.",

@@ -165,11 +165,14 @@ class BalancerTable(Table):
     """``[balancers.NAME]``: ``blocks.LoadBalancer`` over URLs, NAMEs of handlers, or members with settings of their own.
 
     ``health`` is a table, a path or an interval; ``outlier = false`` turns passive health off; ``panic = false`` never uses a member
-    that is known to be bad. ``forwarded`` tells members who the client is, believing the ``trusted`` proxies before it.
+    that is known to be bad. ``hash_by`` (client, path, header:NAME) is what consistent hashing looks at. ``forwarded`` tells members who
+    the client is, believing the ``trusted`` proxies before it.
     """
 
     upstreams: list[str | MemberTable]
     policy: str | None = None
+    hash_by: str | None = None
+    hash_bound: float | None = None
     health: HealthTable | str | float | None = None
     outlier: OutlierTable | bool | None = None
     retries: RetriesTable | int | None = None

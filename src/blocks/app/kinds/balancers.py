@@ -12,7 +12,7 @@ from ..bench import Bench, is_url
 from ..node import Node
 from ..tables import BalancerTable, HealthTable, MemberTable, given
 
-_SETTINGS = ("policy", "max_requests", "timeout", "slow_start")
+_SETTINGS = ("max_requests", "timeout", "slow_start")
 _MEMBER = ("weight", "priority", "zone", "max_requests", "metadata")
 
 
@@ -99,7 +99,7 @@ def _rules(table: BalancerTable) -> dict[str, Any]:
     """The settings that are values of their own."""
     from blocks.balancer import Outlier, Queue, Retries
 
-    rules: dict[str, Any] = {}
+    rules: dict[str, Any] = _policy(table)
     if table.health is not None:
         with below("health"):
             rules["health"] = _health(table.health)
@@ -119,6 +119,28 @@ def _rules(table: BalancerTable) -> dict[str, Any]:
     if table.panic is not None:
         rules["panic"] = None if table.panic is False else table.panic
     return rules
+
+
+def _policy(table: BalancerTable) -> dict[str, Any]:
+    """The policy; what consistent hashing looks at makes one of its own."""
+    if table.hash_by is None and table.hash_bound is None:
+        return given(table, "policy")
+    from random import Random
+
+    from blocks.balancer import Ring, by_client, by_header, by_path
+    from blocks.balancer.policies import policy_of
+
+    if table.policy is not None and not isinstance(policy_of(table.policy, Random()), Ring):
+        raise ConfigError(f"hash_by and hash_bound are for policy = 'consistent-hash', not for {table.policy!r}")
+    by = table.hash_by or "client"
+    kind, _, name = by.partition(":")
+    if kind == "header" and name.strip():
+        key = by_header(name.strip())
+    elif by in ("client", "path"):
+        key = by_client if by == "client" else by_path
+    else:
+        raise ConfigError(f"hash_by={by!r} is not known; it is client, path or header:NAME")
+    return {"policy": Ring(key, **({} if table.hash_bound is None else {"bound": table.hash_bound}))}
 
 
 def _health(given_as: HealthTable | str | float) -> Any:
