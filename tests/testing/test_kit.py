@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
 import pytest
 
 from blocks import Request, Response
 from blocks.core.errors import ConfigError
-from blocks.testing import Bridge, Kit
+from blocks.testing import Bridge, Kit, VirtualLoop
+from blocks.testing.leaks import Held, settled
 
 
 async def test_a_balancer_passes_over_a_dead_member_and_takes_it_back(blocks):
@@ -142,8 +146,6 @@ def test_the_fixture_for_plain_tests(blocks_sync):
 
 
 async def _pass(seconds: float) -> None:
-    import asyncio
-
     await asyncio.sleep(seconds)
 
 
@@ -154,3 +156,26 @@ async def test_a_handler_of_ones_own_is_served(blocks):
     front = await blocks.serve(hello)
     assert (await front.get("/a")).body == b"hi /a"
     assert (await front.request("POST", "/b", body="x")).status == 200
+
+
+@pytest.mark.integration
+def test_a_thousand_cycles_leave_nothing():
+    async def cycle() -> None:
+        async with Kit() as kit:
+            a, b = await kit.origins(2)
+            edge = await kit.edge(await kit.gateway({"/": await kit.balancer(a, b, health="1s")}), disk=kit.disk())
+            broker = await kit.broker(disk=kit.disk())
+            await broker.publish("orders", b"one")
+            assert (await edge.get()).status == 200
+
+    async def cycles() -> tuple[int, int]:
+        await cycle()
+        before = Held.now(), len(os.listdir("/proc/self/fd"))
+        for _ in range(1000):
+            await cycle()
+        assert await settled(before[0]) == []
+        return len(os.listdir("/proc/self/fd")), before[1]
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        now, before = runner.run(cycles())
+    assert now <= before
