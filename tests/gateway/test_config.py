@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import string
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,61 @@ auth = ["tokens", "keys", "words", "mtls", "signed", "short"]
         "32",
     ], lines
     assert all("clear" not in line.partition("error:")[2].partition("never in clear")[0] for line in lines)
+
+
+STEPS = """[redis]
+url = "http://x"
+timeout = "1 parsec"
+[[routes]]
+path = "/a/{id}"
+respond = {}
+accept = {max_body = "1 parsec", typs = 1}
+[[routes]]
+path = "/b/{id}"
+publish = {to = "blocks://h:1", topic = "{nope}", key = "{none}", timeout = "x", max_body = "y"}
+[[routes]]
+path = "/c/{id}"
+subscribe = {source = "blocks://h:1", topic = "{nope}", keep_alive = "x"}
+[[routes]]
+path = "/d/{id}"
+respond = {}
+idempotency = {store = "disc:x", ttl = "x", on_error = "pss"}
+shed = {target = "x", priority = "none"}
+[[routes]]
+path = "/e/{id}"
+[routes.compose]
+deadline = "x"
+[routes.compose.branches.a]
+service = "nope"
+path = "/"
+mode = "optoinal"
+[[routes]]
+path = "/f/{id}"
+respond = {}
+transform = {path = "/{nope}", query = {set = {a = "{nope}"}}, headers = {remove = ["a b"]}}
+cors = {origins = ["nope"], max_age = "x", methods = ["a b"]}
+access = {allow = ["1.2.3"], deny = ["x"]}
+validate = {schema = {type = "nope"}, max_body = "x", response_mode = "enforc"}
+canary = {service = "nope", share = 5}
+pagination = {offer = "curser", items = "items"}
+limit = ["1/s per nope", "2/x"]
+deprecated = "x"
+sunset = "y"
+scopes = 3
+claims = 4
+"""
+
+
+def test_all_that_is_wrong_with_a_routes_steps_is_said_at_its_place(tmp_path: Path) -> None:
+    lines = wrong(tmp_path, STEPS)
+    places = Counter(int(line.split(":")[1]) for line in lines)
+    assert places == {
+        2: 1, 3: 1, 7: 2, 10: 4, 13: 2, 17: 3, 18: 2, 22: 1, 24: 1, 26: 1,
+        30: 3, 31: 3, 32: 2, 33: 3, 34: 1, 35: 1, 36: 2, 37: 1, 38: 1, 39: 1, 40: 1,
+    }, lines  # fmt: skip
+    assert sum("did you mean" in line for line in lines) == 5, "types, pass, optional, enforce, cursor"
+    columns = [line.split(":")[2] for line in lines if line.startswith("g.toml:10:")]
+    assert columns == ["33", "51", "67", "82"], "each key of a table in one line has its column"
 
 
 def test_everything_that_is_wrong_is_said_at_once_with_its_place(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ route = "heloo"
 async def test_wrong_rules_of_change_and_alerts_are_told_with_their_place_also_at_a_reload(tmp_path: Path) -> None:
     path = tmp_path / "g.toml"
     good = TEXT.replace("[change]\nshare = 1\n", "")
-    places = [("change",), ("alerts", 0), ("alerts", 1, "route")]
+    places = [("change",), ("alerts", 0, "when"), ("alerts", 1, "route")]
     path.write_text(good + WRONG)
     with pytest.raises(ConfigErrors) as caught:
         Front(path)

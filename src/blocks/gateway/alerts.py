@@ -16,6 +16,8 @@ import msgspec
 
 from blocks.core.backoff import Backoff
 from blocks.core.clock import SYSTEM, Clock
+from blocks.core.config.complaint import below
+from blocks.core.config.suggest import suggestion
 from blocks.core.errors import ConfigError, Failure
 from blocks.core.histogram import Histogram
 from blocks.core.quantities import seconds
@@ -68,10 +70,12 @@ class Watch:
     """A rule made ready: its alarms by route, and the last figures of each."""
 
     def __init__(self, rule: AlertTable) -> None:
-        if rule.when not in KINDS:
-            raise ConfigError(f"when = {rule.when!r} is not known; there is {', '.join(KINDS)}")
+        with below("when"):
+            if rule.when not in KINDS:
+                raise ConfigError(f"when = {rule.when!r} is not known{suggestion(rule.when, KINDS)}")
         self.rule = rule
-        self.over = seconds(rule.over)
+        with below("over"):
+            self.over = seconds(rule.over)
         self.above = seconds(rule.above) if rule.when == "p99" else _share(rule.above, "above")
         given = rule.clear
         self.clear = (

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from blocks.core.config.complaint import below
 from blocks.core.errors import ConfigError
 from blocks.http.handler import Handler, bind
 from blocks.http.message import Request, Response, field_name
@@ -35,7 +36,7 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     value: str = "always"
     opt_out: str = "never"
     groups: list[str] = []
-    sticky: str = "consumer"
+    sticky: Literal["consumer", "client", "none"] = "consumer"
     seed: str = ""
 
 
@@ -45,8 +46,9 @@ class Canary:
     name = "canary"
 
     def __init__(self, service: Handler, settings: Settings, random: Random, seed: str = "") -> None:
-        if not 0 <= settings.share <= 1:
-            raise ConfigError(f"share is {settings.share!r}; it is a number from 0 to 1")
+        with below("share"):
+            if not 0 <= settings.share <= 1:
+                raise ConfigError(f"share is {settings.share!r}; it is a number from 0 to 1")
         if settings.sticky not in ("consumer", "client", "none"):
             raise ConfigError(f"sticky is {settings.sticky!r}; it can be consumer, client or none")
         self.parts = (service,)
@@ -94,5 +96,6 @@ def step(settings: Any, site: Site) -> Canary:
     """The step of a route's ``canary``. Raises ``ConfigError``."""
     if not isinstance(settings, Settings):
         raise ConfigError("canary is a table with service, and share or header")
-    service = site.service(settings.service) if isinstance(settings.service, str) else settings.service
+    with below("service"):
+        service = site.service(settings.service) if isinstance(settings.service, str) else settings.service
     return Canary(service, settings, site.random, site.route.name)

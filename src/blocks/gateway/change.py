@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Literal, NamedTuple
 
 from blocks.core.clock import SYSTEM, Clock
+from blocks.core.config.complaint import below
 from blocks.core.errors import ConfigError
 from blocks.core.histogram import Histogram
 from blocks.core.quantities import seconds
@@ -235,4 +236,5 @@ def check_rules(rules: ChangeTable) -> float:
         raise ConfigError(f"share is {rules.share}; it is between 0 and 1")
     if rules.requests < 1 or not 0 <= rules.errors <= 1 or rules.slower < 1 or rules.history < 1:
         raise ConfigError("requests and history are at least 1, errors between 0 and 1, slower at least 1")
-    return seconds(rules.watch)
+    with below("watch"):
+        return seconds(rules.watch)

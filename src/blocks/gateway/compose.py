@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import msgspec
 
+from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Duration, Size
 from blocks.core.errors import ConfigError, Failure
 from blocks.core.quantities import seconds, size
 from blocks.http.handler import Handler
@@ -46,14 +48,14 @@ class BranchSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     forward: tuple[str, ...] = ("accept-language", "traceparent", "tracestate", "x-request-id")
     body: Any = None
     at: str | None = None
-    mode: str = "required"
+    mode: Literal["required", "optional", "default"] = "required"
     default: Any = None
     relay: list[int] = []
     keep: list[str] = []
     remove: list[str] = []
     rename: dict[str, str] = {}
     after: list[str] = []
-    timeout: float | str | None = None
+    timeout: Duration | None = None
 
 
 class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -63,11 +65,11 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """
 
     branches: dict[str, BranchSettings]
-    deadline: float | str = DEADLINE
+    deadline: Duration = DEADLINE
     errors: str = "errors"
     partial_status: int = 200
     shape: ShapeSettings | None = None
-    max_answer: int | str = MAX_BODY
+    max_answer: Size = MAX_BODY
 
 
 class Composition:
@@ -81,7 +83,7 @@ class Composition:
         if not 1 <= len(settings.branches) <= MAX_BRANCHES:
             raise ConfigError(f"a composition has 1 to {MAX_BRANCHES} branches")
         names = list(settings.branches)
-        self._branches = [_branch(name, one, names, params) for name, one in settings.branches.items()]
+        self._branches = [_placed(name, one, names, params) for name, one in settings.branches.items()]
         mark_raw(self._branches)
         self._steps = levels(self._branches)
         self._paths = {
@@ -233,16 +235,26 @@ def _quoted(text: str) -> str:
     return quote(text, safe="")
 
 
+def _placed(name: str, settings: BranchSettings, names: list[str], params: list[str] | None) -> Branch:
+    with below("branches", name):
+        return _branch(name, settings, names, params)
+
+
 def _branch(name: str, settings: BranchSettings, names: list[str], params: list[str] | None) -> Branch:
     branch = Branch(name)
     others = [one for one in names if one != name]
     if params is not None and name in params:
         raise ConfigError(f"the branch {name!r} has the name of a path parameter")
-    branch.path = Template(settings.path, params=params, roots=others)
-    branch.query = {_quoted(key): Template(text, params=params, roots=others) for key, text in settings.query.items()}
-    branch.fields = [
-        (field_name(key), Template(text, params=params, roots=others)) for key, text in settings.headers.items()
-    ]
+    with below("path"):
+        branch.path = Template(settings.path, params=params, roots=others)
+    with below("query"):
+        branch.query = {
+            _quoted(key): Template(text, params=params, roots=others) for key, text in settings.query.items()
+        }
+    with below("headers"):
+        branch.fields = [
+            (field_name(key), Template(text, params=params, roots=others)) for key, text in settings.headers.items()
+        ]
     branch.forward = tuple(field_name(key) for key in settings.forward)
     branch.method = settings.method.upper()
     branch.after = frozenset(settings.after)
@@ -268,10 +280,10 @@ def handler(settings: Any, site: Site) -> Composition:
     """The handler of a route's ``compose``. Raises ``ConfigError``."""
     if not isinstance(settings, Settings):
         raise ConfigError("compose is a table with branches")
-    services = {
-        name: site.service(one.service) if isinstance(one.service, str) else one.service
-        for name, one in settings.branches.items()
-    }
+    services: dict[str, Handler] = {}
+    for name, one in settings.branches.items():
+        with below("branches", name, "service"):
+            services[name] = site.service(one.service) if isinstance(one.service, str) else one.service
     return Composition(settings, services, list(site.route.template.names), site.route.template.rest)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Duration
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds
 from blocks.http.message import Headers, Pair, Request, Response, Section, field_name
@@ -47,7 +49,7 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     headers: list[str] = []
     expose: list[str] = []
     credentials: bool = False
-    max_age: float | str = "10m"
+    max_age: Duration = "10m"
     private_network: bool = False
 
 
@@ -59,8 +61,10 @@ class Cors:
     def __init__(self, settings: Settings, methods: frozenset[str] | None = None) -> None:
         _refuse_contradictions(settings)
         self._any = "*" in settings.origins
-        self._exact = frozenset(_canonical(text).encode() for text in settings.origins if "*" not in text)
-        self._suffixes = tuple(_suffix(_canonical(text)) for text in settings.origins if "*" in text and text != "*")
+        with below("origins"):
+            self._exact = frozenset(_canonical(text).encode() for text in settings.origins if "*" not in text)
+            wild = [text for text in settings.origins if "*" in text and text != "*"]
+            self._suffixes = tuple(_suffix(_canonical(text)) for text in wild)
         named = settings.methods or sorted(methods or ()) or ["GET", "HEAD", "POST"]
         self._any_method = "*" in named
         self._methods = frozenset(named)
@@ -184,16 +188,20 @@ def _refuse_contradictions(settings: Settings) -> None:
     if not settings.origins:
         raise ConfigError("origins is empty: nobody could use the route across origins; leave cors out instead")
     for name in ("origins", "methods", "headers", "expose"):
-        if settings.credentials and "*" in getattr(settings, name):
-            raise ConfigError(f'{name} = ["*"] with credentials is refused by browsers (Fetch §3.2.5); list them')
-    for name in (*settings.headers, *settings.expose):
-        try:
-            field_name(name)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-    for method in settings.methods:
-        if not _TOKEN.match(method):
-            raise ConfigError(f"{method!r} is not a method")
+        with below(name):
+            if settings.credentials and "*" in getattr(settings, name):
+                raise ConfigError(f'{name} = ["*"] with credentials is refused by browsers (Fetch §3.2.5); list them')
+    for key in ("headers", "expose"):
+        for place, name in enumerate(getattr(settings, key)):
+            try:
+                field_name(name)
+            except ValueError as error:
+                with below(key, place):
+                    raise ConfigError(str(error)) from None
+    for place, method in enumerate(settings.methods):
+        with below("methods", place):
+            if not _TOKEN.match(method):
+                raise ConfigError(f"{method!r} is not a method")
 
 
 def step(settings: Any, site: Site) -> Cors:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from blocks.core.clock import SYSTEM, Clock
+from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Duration, Size
 from blocks.core.errors import ConfigError, Failure
 from blocks.core.quantities import seconds, size
 from blocks.http.body import Stream
@@ -50,15 +52,15 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     store: str = "memory"
     segment: str = "jobs"
     methods: tuple[str, ...] = ("POST",)
-    timeout: float | str = TIMEOUT
-    ttl: float | str = TTL
-    lease: float | str = LEASE
+    timeout: Duration = TIMEOUT
+    ttl: Duration = TTL
+    lease: Duration = LEASE
     max_running: int = MAX_RUNNING
     max_per_consumer: int = MAX_PER_CONSUMER
-    max_body: int | str = MAX_BODY
-    max_answer: int | str = MAX_ANSWER
-    max_wait: float | str = 0.0
-    room: int | str = "256MiB"
+    max_body: Size = MAX_BODY
+    max_answer: Size = MAX_ANSWER
+    max_wait: Duration = 0.0
+    room: Size = "256MiB"
 
 
 class Jobs:
@@ -67,8 +69,9 @@ class Jobs:
     name = "jobs"
 
     def __init__(self, service: Handler, settings: Settings, records: Records, clock: Clock = SYSTEM) -> None:
-        if not settings.segment.isalnum():
-            raise ConfigError(f"segment is {settings.segment!r}; it is one word of a path")
+        with below("segment"):
+            if not settings.segment.isalnum():
+                raise ConfigError(f"segment is {settings.segment!r}; it is one word of a path")
         self._service = service
         self._records = records
         self.parts = (service, records)
@@ -281,10 +284,11 @@ def handler(settings: Any, site: Site) -> Jobs:
     template = site.route.template
     if template.rest is None and not template.prefix:
         raise ConfigError("a route of jobs takes the paths below it: end its template with {rest:path}")
-    service = site.service(settings.service) if isinstance(settings.service, str) else settings.service
-    return Jobs(
-        service, settings, make_records(settings.store, site, purpose="jobs", room=size(settings.room)), site.clock
-    )
+    with below("service"):
+        service = site.service(settings.service) if isinstance(settings.service, str) else settings.service
+    with below("store"):
+        records = make_records(settings.store, site, purpose="jobs", room=size(settings.room))
+    return Jobs(service, settings, records, site.clock)
 
 
 def jobs(service: Handler, *, records: Records | None = None, clock: Clock = SYSTEM, **settings: Any) -> Jobs:

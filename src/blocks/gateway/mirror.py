@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Duration, Size
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds, size
 from blocks.http.body import Stream
@@ -38,8 +40,8 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     share: float = 1.0
     methods: list[str] = []
     at_once: int = AT_ONCE
-    timeout: float | str = TIMEOUT
-    max_body: int | str = MAX_BODY
+    timeout: Duration = TIMEOUT
+    max_body: Size = MAX_BODY
 
 
 class Mirror:
@@ -48,8 +50,9 @@ class Mirror:
     name = "mirror"
 
     def __init__(self, service: Handler, settings: Settings, random: Random) -> None:
-        if not 0 <= settings.share <= 1:
-            raise ConfigError(f"share is {settings.share!r}; it is a number from 0 to 1")
+        with below("share"):
+            if not 0 <= settings.share <= 1:
+                raise ConfigError(f"share is {settings.share!r}; it is a number from 0 to 1")
         self._service = service
         self.parts = (service,)
         self._share = settings.share
@@ -119,5 +122,6 @@ def step(settings: Any, site: Site) -> Mirror:
     """The step of a route's ``mirror``: a service, or a table. Raises ``ConfigError``."""
     if not isinstance(settings, Settings):
         settings = Settings(service=settings)
-    service = site.service(settings.service) if isinstance(settings.service, str) else settings.service
+    with below("service"):
+        service = site.service(settings.service) if isinstance(settings.service, str) else settings.service
     return Mirror(service, settings, site.random)

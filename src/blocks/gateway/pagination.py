@@ -8,11 +8,13 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import msgspec
 
+from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Size
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import size
 from blocks.http.body import TooLarge
@@ -52,7 +54,7 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ``next``: where the client finds the next cursor or offset. ``secret`` seals cursors (several gateways need the same).
     """
 
-    offer: str
+    offer: Literal["cursor", "offset"]
     items: str = "items"
     next: str = "next"
     limit: int = LIMIT
@@ -62,7 +64,7 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     service_cursor: str = "cursor"
     service_next: str = "next"
     secret: str = ""
-    max_answer: int | str = "1MiB"
+    max_answer: Size = "1MiB"
 
 
 class Pagination:
@@ -73,10 +75,12 @@ class Pagination:
     def __init__(self, settings: Settings) -> None:
         if settings.offer not in ("cursor", "offset"):
             raise ConfigError(f"offer is {settings.offer!r}; it can be cursor or offset")
-        if not 1 <= settings.limit <= settings.max_limit <= 10_000:
-            raise ConfigError("limit is from 1 to max_limit, and that at most 10,000")
-        if settings.secret and len(settings.secret) < 16:
-            raise ConfigError("the secret that seals cursors has 16 characters at least")
+        with below("limit"):
+            if not 1 <= settings.limit <= settings.max_limit <= 10_000:
+                raise ConfigError("limit is from 1 to max_limit, and that at most 10,000")
+        with below("secret"):
+            if settings.secret and len(settings.secret) < 16:
+                raise ConfigError("the secret that seals cursors has 16 characters at least")
         self._set = settings
         self._key = settings.secret.encode()[:64] if settings.secret else secrets.token_bytes(32)
         self._max = size(settings.max_answer)

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from blocks.core.backoff import Backoff
+from blocks.core.config.kinds import Duration
 from blocks.core.errors import Again, ConfigError, MissingExtra, Unavailable
 from blocks.core.pending import Pending
 from blocks.core.quantities import seconds
@@ -37,8 +38,8 @@ class RedisTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     that takes writes is used; ``timeout`` of a call; ``connect_timeout``; ``prefix`` of all keys."""  # fmt: skip
 
     url: str | list[str] = "redis://127.0.0.1:6379/0"
-    timeout: float | str = 0.1  # a limiter that makes requests wait longer than that harms more than it protects
-    connect_timeout: float | str = 1.0
+    timeout: Duration = 0.1  # a limiter that makes requests wait longer than that harms more than it protects
+    connect_timeout: Duration = 1.0
     prefix: str = "blocks:"
 
 

@@ -16,6 +16,7 @@ from blocks.core.errors import ConfigError
 from blocks.http.handler import Handler
 from blocks.http.message import Request, Response
 
+from .config.salvage import tell_all
 from .context import Context
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def _build(feature: Feature, value: Any, site: Site) -> Step | None:
         return cast(Step, value)
     home = _home(feature.home)
     site.asked_route = False
-    step: Step | None = home.step(site.settings(home, value), site)
+    step: Step | None = tell_all(lambda given: home.step(site.settings(home, given), site), value)
     if key is not None and not site.asked_route and (step is None or hasattr(step, "fresh")):
         site.prototypes[key] = step
     return step

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from blocks.core.config.complaint import below
 from blocks.core.errors import ConfigError
 from blocks.http.message import Pair, Request, Response, field_name
 
@@ -90,17 +91,20 @@ class Lifecycle:
 def step(settings: Settings, site: Site) -> Lifecycle:
     """The step for a route's ``deprecated``, ``sunset`` and ``successor``. A sunset before the deprecation is refused (RFC 9745 §4)."""
     pairs: list[Pair] = []
-    deprecated = moment(settings.deprecated, "deprecated")
-    sunset = moment(settings.sunset, "sunset")
-    if deprecated and sunset and sunset < deprecated:
-        raise ConfigError("sunset is earlier than deprecated (RFC 9745 §4)")
+    with below("deprecated"):
+        deprecated = moment(settings.deprecated, "deprecated")
+    with below("sunset"):
+        sunset = moment(settings.sunset, "sunset")
+        if deprecated and sunset and sunset < deprecated:
+            raise ConfigError("sunset is earlier than deprecated (RFC 9745 §4)")
     if deprecated:
         pairs.append((b"deprecation", b"@%d" % int(deprecated.timestamp())))
     if sunset:
         pairs.append((b"sunset", format_datetime(sunset, usegmt=True).encode()))
     if settings.successor:
-        if re.search(r"[\x00-\x20<>\"\x7f-\uffff]", settings.successor):
-            raise ConfigError(f"successor {settings.successor!r} is not a URL")
+        with below("successor"):
+            if re.search(r"[\x00-\x20<>\"\x7f-\uffff]", settings.successor):
+                raise ConfigError(f"successor {settings.successor!r} is not a URL")
         pairs.append((b"link", b'<%s>; rel="successor-version"' % settings.successor.encode()))
     return Lifecycle(tuple(pairs))
 

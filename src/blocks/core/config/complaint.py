@@ -22,6 +22,12 @@ class Complaint(NamedTuple):
     level: str = "error"
 
 
+class Misread(Complaint):
+    """Of a value that has the right type and cannot be read: the table around it has its shape all the same."""
+
+    __slots__ = ()
+
+
 class ConfigErrors(ConfigError):
     """Everything that is wrong at once; ``complaints`` have the places, in ``source`` when the file could be read."""
 

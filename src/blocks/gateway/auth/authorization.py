@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from blocks.core.config.complaint import below
 from blocks.core.errors import ConfigError
 from blocks.gateway.consumer import Consumer
 from blocks.gateway.context import Context
@@ -105,10 +106,15 @@ def _texts(value: Any, what: str) -> frozenset[str]:
 def step(settings: Any, site: Site) -> Authorize:
     """The step of a route's ``scopes``, ``groups`` and ``claims``. Raises ``ConfigError``."""
     claims = settings.get("claims") or {}
-    if not isinstance(claims, Mapping):
-        raise ConfigError("claims are a table of claim = value, or claim = [values]")
+    with below("claims"):
+        if not isinstance(claims, Mapping):
+            raise ConfigError("claims are a table of claim = value, or claim = [values]")
+    with below("scopes"):
+        scopes = _texts(settings["scopes"], "scopes") if settings.get("scopes") else frozenset()
+    with below("groups"):
+        groups = _texts(settings["groups"], "groups") if settings.get("groups") is not None else frozenset()
     return Authorize(
-        scopes=_texts(settings["scopes"], "scopes") if settings.get("scopes") else frozenset(),
-        groups=_texts(settings["groups"], "groups") if settings.get("groups") is not None else frozenset(),
+        scopes=scopes,
+        groups=groups,
         claims={path: tuple(value) if isinstance(value, list | tuple) else (value,) for path, value in claims.items()},
     )

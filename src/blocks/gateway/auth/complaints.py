@@ -11,7 +11,7 @@ import msgspec
 from blocks.core.config.complaint import At, Complaint, complaints_of
 from blocks.core.config.decode import convert
 from blocks.core.errors import ConfigError
-from blocks.core.quantities import rate, seconds, size
+from blocks.core.quantities import rate
 
 from .apikeys import read_hash
 from .certificates import read_name
@@ -19,14 +19,7 @@ from .consumers import ConsumerSettings, KeySettings, entries, epoch
 from .passwords import read_password
 from .signature import checked_component, checked_secret
 
-_SPANS = ("leeway", "ttl", "max_age", "refresh", "cooldown", "timeout", "window")
-_SIZES = ("max_token", "max_document", "max_body")
 _RATES = ("verifications", "verifications_total", "failures")
-_READERS: dict[str, Callable[[Any], object]] = {
-    **dict.fromkeys(_SPANS, seconds),
-    **dict.fromkeys(_SIZES, size),
-    **dict.fromkeys(_RATES, lambda text: None if text == "unlimited" else rate(text)),
-}
 _HASHES: dict[str, tuple[str, Callable[[str], object]]] = {  # which of the two sides of an entry is looked at
     "keys": ("key", read_hash),
     "names": ("key", read_name),
@@ -43,8 +36,8 @@ def authenticator_complaints(shape: type[msgspec.Struct], table: Mapping[str, An
     for key, value in table.items():
         if key not in known or key in wrong or value is None:
             continue
-        if key in _READERS:
-            found += _said(_READERS[key], value, (key,))
+        if key in _RATES:
+            found += _said(lambda text: None if text == "unlimited" else rate(text), value, (key,))
         elif key in _HASHES and isinstance(value, dict):
             side, read = _HASHES[key]
             for name, other in value.items():

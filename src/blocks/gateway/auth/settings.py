@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from blocks.core.config.kinds import Duration, Size
+
 
 class Common(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What every kind has: ``type``, and ``realm``, the name told in challenges."""
@@ -38,9 +40,9 @@ class NamingSettings(CarrierSettings):
     groups: str | list[str] | None = None
     tier: str = "tier"
     lend: bool = False
-    leeway: float | str = "60s"
+    leeway: Duration = "60s"
     verifications: str | None = None
-    ttl: float | str | None = None
+    ttl: Duration | None = None
 
 
 class JwtSettings(NamingSettings):
@@ -57,14 +59,14 @@ class JwtSettings(NamingSettings):
         "JWT",
         "at+jwt",
     )
-    max_age: float | str | None = None
-    max_token: int | str = "8KiB"
+    max_age: Duration | None = None
+    max_token: Size = "8KiB"
     cache: int = 10_000
     verifications_total: str | None = None
-    refresh: float | str = "10m"
-    cooldown: float | str = "30s"
-    timeout: float | str = "5s"
-    max_document: int | str = "512KiB"
+    refresh: Duration = "10m"
+    cooldown: Duration = "30s"
+    timeout: Duration = "5s"
+    max_document: Size = "512KiB"
     insecure: bool = False
 
 
@@ -79,7 +81,7 @@ class BasicSettings(Common):
 
     users: dict[str, str] = {}
     hide: bool = True
-    ttl: float | str = "5m"
+    ttl: Duration = "5m"
     failures: str = "10/min"
 
 
@@ -97,8 +99,8 @@ class SignatureSettings(Common):
         "@path",
         "@query",
     )
-    window: float | str = "5m"
-    max_body: int | str = "1MiB"
+    window: Duration = "5m"
+    max_body: Size = "1MiB"
 
 
 class CertificateSettings(Common):
@@ -113,7 +115,7 @@ class IntrospectionSettings(NamingSettings):
     endpoint: str = ""
     client_id: str = ""
     client_secret: str = ""
-    timeout: float | str = "5s"
+    timeout: Duration = "5s"
     insecure: bool = False
 
 

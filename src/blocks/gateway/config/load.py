@@ -14,7 +14,7 @@ import msgspec
 from msgspec import structs
 
 from blocks.core.clock import SYSTEM, Clock
-from blocks.core.config.complaint import At, Complaint, ConfigErrors, complaints_of
+from blocks.core.config.complaint import At, Complaint, ConfigErrors, Misread, complaints_of
 from blocks.core.config.decode import convert
 from blocks.core.config.read import Source, read
 from blocks.core.config.suggest import suggestion
@@ -30,11 +30,12 @@ from ..change import check_rules
 from ..conflicts import unreachable
 from ..limits.keys import KINDS, is_kind, kinds_of
 from ..limits.rule import Limit, amount_of
+from ..redis import Address
 from ..route import Route, route
 from ..site import Kept, Site
 from ..snapshot import Snapshot
 from ..steps import ENDS, KEYWORDS, build_steps
-from .salvage import stand_in, without
+from .salvage import stand_in, tell_all, without
 from .schema import FileTable, GatewayTable, RouteTable, ServiceTable
 from .services import Fixed, service_of
 
@@ -160,7 +161,14 @@ class _Loader:
         return Loaded(snapshot, settings, self._source, warnings, digest)
 
     def _operation(self, settings: FileTable, routes: list[Route]) -> None:
-        """Look at ``[change]`` and ``[[alerts]]``, which no snapshot needs: a reload must not fail over them after it was checked."""
+        """Look at ``[redis]``, ``[change]`` and ``[[alerts]]``, which a snapshot does without: no reload is to fail over them."""
+        urls = settings.redis.url if settings.redis is not None else []
+        for place, url in enumerate([urls] if isinstance(urls, str) else urls):
+            try:
+                Address.of(url)
+            except ConfigError as error:
+                at: At = ("redis", "url") if isinstance(urls, str) else ("redis", "url", place)
+                self._complaints.extend(complaints_of(error, at))
         try:
             check_rules(settings.change)
         except ConfigError as error:
@@ -186,6 +194,7 @@ class _Loader:
                 for name in set(limits if isinstance(limits, dict) else ()) - set(settings.limits):
                     settings.limits[name] = Limit(rate="none")  # its error has been told: not again by each route
                 return settings
+            unheard = [one for one in unheard if not isinstance(one, Misread)]
             self._broken |= {str(one.at[1]) for one in unheard if one.at[:1] == ("services",) and len(one.at) > 1}
             tables = without(tables, [one.at for one in unheard])
         return FileTable()
@@ -354,7 +363,7 @@ class _Loader:
             from importlib import import_module
 
             home: Any = import_module(_ENDS[given[0]].home)
-            handler: Handler = home.handler(site.settings(home, table[given[0]]), site)
+            handler: Handler = tell_all(lambda told: home.handler(site.settings(home, told), site), table[given[0]])
             return handler
         except ConfigError as error:
             self._complaints.extend(complaints_of(error, at))

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from blocks.core.config.kinds import Duration
+
 from ..limits.rule import Limit
 from ..redis import RedisTable
 from ..versions import Versions
@@ -40,10 +42,10 @@ class ServiceTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     url: str = ""
     python: str = ""
     respond: RespondTable | None = None
-    timeout: float | str = 60.0
-    connect_timeout: float | str = 5.0
+    timeout: Duration = 60.0
+    connect_timeout: Duration = 5.0
     host: str = ""
-    idle: float | str = 60.0
+    idle: Duration = 60.0
     keep: int = 1024
     forwarded: bool = True
     trace: bool = True
@@ -53,7 +55,7 @@ class ChangeTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``[change]``: how a new configuration is tried out."""
 
     share: float = 0.1
-    watch: float | str = "30s"
+    watch: Duration = "30s"
     requests: int = 100
     errors: float = 0.02
     slower: float = 2.0
@@ -67,7 +69,7 @@ class AlertTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     when: str
     above: float | str
     clear: float | str | None = None
-    over: float | str = "60s"
+    over: Duration = "60s"
     route: str = ""
     webhook: str = ""
     minimum: int = 20
@@ -86,7 +88,7 @@ class RouteTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     weight: float | None = None
     version: str | None = None
     exact: bool = False
-    timeout: float | str | None = None
+    timeout: Duration | None = None
     description: str = ""
     tags: list[str] = []
     respond: RespondTable | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Duration, Size
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import seconds, size
 from blocks.gateway.context import Context
@@ -55,14 +57,14 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     methods: tuple[str, ...] = ("POST", "PATCH")
     required: bool = False
     store: str = "memory"
-    ttl: float | str = TTL
-    wait: float | str = WAIT
-    lease: float | str = LEASE
-    max_body: int | str = MAX_BODY
-    max_answer: int | str = MAX_ANSWER
-    room: int | str = "64MiB"
+    ttl: Duration = TTL
+    wait: Duration = WAIT
+    lease: Duration = LEASE
+    max_body: Size = MAX_BODY
+    max_answer: Size = MAX_ANSWER
+    room: Size = "64MiB"
     errors: bool = False
-    on_error: str = "refuse"
+    on_error: Literal["refuse", "pass"] = "refuse"
     docs: str = "about:blank"
 
 
@@ -274,7 +276,8 @@ def step(settings: Any, site: Site) -> Idempotency | None:
         settings = Settings()
     if not isinstance(settings, Settings):
         raise ConfigError("idempotency is true or a table")
-    records = make_records(settings.store, site, purpose="idempotency", room=size(settings.room))
+    with below("store"):
+        records = make_records(settings.store, site, purpose="idempotency", room=size(settings.room))
     return Idempotency(settings, records, site.route.name)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from blocks.core.config.kinds import Duration
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import rate
 
@@ -55,7 +56,7 @@ class Limit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     early: bool = False
     store: Literal["memory", "redis"] = "memory"
     on_error: Literal["open", "closed", "local"] = "local"
-    sync: float | str = 0.0
+    sync: Duration = 0.0
     max_keys: int = 1_000_000
     zone: str = "UTC"
     fields: bool = True

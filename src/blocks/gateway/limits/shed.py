@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from blocks.core.config.kinds import Duration
 from blocks.core.errors import ConfigError, UpstreamTimeout
 from blocks.core.quantities import seconds
 from blocks.http.message import Request, Response
@@ -35,12 +36,12 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     name: str = ""
     algorithm: Literal["gradient", "aimd"] = "gradient"
-    target: float | str = 0.0
+    target: Duration = 0.0
     priority: str = "normal"
     min: int = 3
     max: int = 1000
     start: int = 20
-    interval: float | str = 60.0
+    interval: Duration = 60.0
 
 
 class Shed:

@@ -17,6 +17,7 @@ import msgspec
 
 from blocks.core.backoff import Backoff
 from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Duration
 from blocks.core.errors import BlocksError, ConfigError
 from blocks.core.logging import events
 from blocks.core.messaging import Client, Delivery, Receipt, connect
@@ -50,7 +51,7 @@ class BrokerTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     password: str = ""
     tls: str = ""
     name: str = "gateway"
-    connect_timeout: float | str = CONNECT_TIMEOUT
+    connect_timeout: Duration = CONNECT_TIMEOUT
 
 
 class Connection:

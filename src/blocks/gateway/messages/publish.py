@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Duration, Size
 from blocks.core.errors import BlocksError, ClientFault, ConfigError, Failure
 from blocks.core.messaging import Publisher, Receipt
 from blocks.core.quantities import seconds, size
@@ -49,9 +50,9 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     methods: tuple[str, ...] = ("POST",)
     required_key: bool = False
     empty: bool = False
-    max_body: int | str = MAX_BODY
+    max_body: Size = MAX_BODY
     at_once: int = AT_ONCE
-    timeout: float | str = TIMEOUT
+    timeout: Duration = TIMEOUT
 
 
 class Publish:
@@ -62,9 +63,12 @@ class Publish:
     def __init__(self, publisher: Publisher, settings: Settings, params: list[str] | None = None) -> None:
         self._publisher = publisher
         self.parts = (publisher,) if isinstance(publisher, Connection) else ()
-        self._topic = Template(settings.topic, params=params)
-        self._key = Template(settings.key, params=params) if settings.key else None
-        self._headers = {name: Template(text, params=params) for name, text in settings.headers.items()}
+        with below("key"):
+            self._key = Template(settings.key, params=params) if settings.key else None
+        with below("headers"):
+            self._headers = {name: Template(text, params=params) for name, text in settings.headers.items()}
+        with below("topic"):
+            self._topic = Template(settings.topic, params=params)
         self._forward = [(name.lower(), name.lower().encode("latin-1")) for name in settings.forward]
         self._methods = frozenset(method.upper() for method in settings.methods)
         self._required = settings.required_key

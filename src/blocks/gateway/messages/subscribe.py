@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Duration
 from blocks.core.errors import BlocksError, ConfigError, Failure
 from blocks.core.messaging import Delivery, Subscriber
 from blocks.core.quantities import seconds
@@ -53,11 +54,11 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     websocket: bool = True
     origins: list[str] = []
     prefetch: int = PREFETCH
-    keep_alive: float | str = QUIET
-    lifetime: float | str = LIFETIME
+    keep_alive: Duration = QUIET
+    lifetime: Duration = LIFETIME
     streams: int = STREAMS
     streams_each: int = STREAMS_EACH
-    retry: float | str = 3.0
+    retry: Duration = 3.0
 
 
 class _Place:
@@ -86,8 +87,10 @@ class Subscribe:
     def __init__(self, subscriber: Subscriber, settings: Settings, params: list[str] | None = None) -> None:
         self._subscriber = subscriber
         self.parts = (subscriber,) if isinstance(subscriber, Connection) else ()
-        self._topic = Template(settings.topic, params=params)
-        self._group = Template(settings.group, params=params) if settings.group else None
+        with below("group"):
+            self._group = Template(settings.group, params=params) if settings.group else None
+        with below("topic"):
+            self._topic = Template(settings.topic, params=params)
         self._start = settings.start
         self._envelope = settings.envelope
         self._websocket = settings.websocket

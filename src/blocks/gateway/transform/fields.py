@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import msgspec
 
+from blocks.core.config.complaint import below
 from blocks.core.errors import ClientFault, ConfigError
 from blocks.http.message import Headers, Pair, field_name, field_value
 
@@ -34,11 +35,13 @@ class Fields:
     __slots__ = ("_add", "_remove", "_rename", "_set", "_starts", "idle")
 
     def __init__(self, settings: FieldSettings, params: Collection[str] | None = None) -> None:
-        self._remove = frozenset(_name(name) for name in settings.remove if not name.endswith("*"))
-        self._starts = tuple(_name(name[:-1]) for name in settings.remove if name.endswith("*"))
-        self._rename = {_name(old): _name(new) for old, new in settings.rename.items()}
-        self._set = [(_name(name), Template(text, params=params)) for name, text in settings.set.items()]
-        self._add = [(_name(name), Template(text, params=params)) for name, text in settings.add.items()]
+        with below("remove"):
+            self._remove = frozenset(_name(name) for name in settings.remove if not name.endswith("*"))
+            self._starts = tuple(_name(name[:-1]) for name in settings.remove if name.endswith("*"))
+        with below("rename"):
+            self._rename = {_name(old): _name(new) for old, new in settings.rename.items()}
+        self._set = _templates("set", settings.set, params)
+        self._add = _templates("add", settings.add, params)
         self.idle = not (self._remove or self._starts or self._rename or self._set or self._add)
 
     def apply(self, headers: Headers, view: View) -> None:
@@ -61,6 +64,14 @@ class Fields:
                 add.append((name, _value(template.render(view), name)))
         if add or not drop.isdisjoint(headers.section.index):
             headers.replace(drop, add)
+
+
+def _templates(key: str, given: dict[str, str], params: Collection[str] | None) -> list[tuple[bytes, Template]]:
+    made: list[tuple[bytes, Template]] = []
+    for name, text in given.items():
+        with below(key, name):
+            made.append((_name(name), Template(text, params=params)))
+    return made
 
 
 def _name(text: str) -> bytes:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Size
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import size
 from blocks.gateway.context import Context
@@ -51,7 +53,7 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     headers: FieldSettings | None = None
     body: ShapeSettings | None = None
     response: ResponseSettings | None = None
-    max_body: int | str = MAX_BODY
+    max_body: Size = MAX_BODY
 
 
 class Transform:
@@ -67,13 +69,19 @@ class Transform:
             template=settings.path, strip=settings.strip_prefix, prefix=settings.prefix, pattern=settings.pattern,
             replacement=settings.replacement, params=params, rest=rest,
         ) if rewritten else None  # fmt: skip
-        self._query = Query(settings.query, params) if settings.query else None
-        self._fields = Fields(settings.headers or FieldSettings(), params)
-        self._body = Shape(settings.body or ShapeSettings(), params=params)
+        with below("query"):
+            self._query = Query(settings.query, params) if settings.query else None
+        with below("headers"):
+            self._fields = Fields(settings.headers or FieldSettings(), params)
+        with below("body"):
+            self._body = Shape(settings.body or ShapeSettings(), params=params)
         self._limit = size(settings.max_body)
-        self._status = {_status(text): _status(str(to)) for text, to in answer.status.items()}
-        self._out_fields = Fields(answer.headers or FieldSettings(), params)
-        self._out_body = Shape(answer.body or ShapeSettings(), params=params)
+        with below("response", "status"):
+            self._status = {_status(text): _status(str(to)) for text, to in answer.status.items()}
+        with below("response", "headers"):
+            self._out_fields = Fields(answer.headers or FieldSettings(), params)
+        with below("response", "body"):
+            self._out_body = Shape(answer.body or ShapeSettings(), params=params)
 
     def check(self, request: Request, context: Context) -> Response | Awaitable[Response | None] | None:
         """Change the request; None, unless its body is not the JSON that it must be."""

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from blocks.core.config.complaint import below
 from blocks.core.errors import ConfigError
 from blocks.gateway.path import BadPath, normalise
 
@@ -39,8 +40,8 @@ class Query:
         self._keep = frozenset(settings.keep)
         self._remove = frozenset(settings.remove)
         self._rename = dict(settings.rename)
-        self._set = {name: Template(text, params=params) for name, text in settings.set.items()}
-        self._add = {name: Template(text, params=params) for name, text in settings.add.items()}
+        self._set = _templates("set", settings.set, params)
+        self._add = _templates("add", settings.add, params)
 
     def apply(self, query: str, view: View) -> str:
         """The new query."""
@@ -58,6 +59,14 @@ class Query:
         return "&".join(out)
 
 
+def _templates(key: str, given: dict[str, str], params: Collection[str] | None) -> dict[str, Template]:
+    made: dict[str, Template] = {}
+    for name, text in given.items():
+        with below(key, name):
+            made[name] = Template(text, params=params)
+    return made
+
+
 class Path:
     """The new path: ``template`` of the whole, or ``strip`` a prefix and ``prefix`` another, or ``pattern`` → ``replacement``."""
 
@@ -69,10 +78,14 @@ class Path:
     ) -> None:  # fmt: skip
         if sum((bool(template), bool(strip or prefix), bool(pattern))) > 1:
             raise ConfigError("a path is rewritten by one of path, strip_prefix/prefix, or pattern")
-        for text in (template, prefix, strip):
-            if text and (not text.startswith("/") or _RAW.search(re.sub(r"\{[^{}]*\}", "", text))):
-                raise ConfigError(f"{text!r} is not a path: it starts with / and other characters are percent-encoded")
-        self._template = Template(template, params=params, roots=roots) if template else None
+        for key, text in (("path", template), ("prefix", prefix), ("strip_prefix", strip)):
+            with below(key):
+                if text and (not text.startswith("/") or _RAW.search(re.sub(r"\{[^{}]*\}", "", text))):
+                    raise ConfigError(
+                        f"{text!r} is not a path: it starts with / and other characters are percent-encoded"
+                    )
+        with below("path"):
+            self._template = Template(template, params=params, roots=roots) if template else None
         self._rest = rest
         whole = [part for part in template.split("/") if _HOLES.fullmatch(part)]
         self._whole = frozenset(name for part in whole for name in re.findall(r"\{([^{}]+)\}", part)) - {rest}
@@ -81,7 +94,8 @@ class Path:
         try:
             self._pattern = re.compile(pattern) if pattern else None
         except re.error as error:
-            raise ConfigError(f"{pattern!r} is not a regular expression: {error}") from None
+            with below("pattern"):
+                raise ConfigError(f"{pattern!r} is not a regular expression: {error}") from None
         self._replacement = replacement
 
     def apply(self, path: str, view: View) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blocks.core.config.kinds import Size
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import size
 from blocks.gateway.context import Context
@@ -29,9 +30,9 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """
 
     types: list[str] = []
-    max_body: int | str | None = None
-    max_target: int | str | None = None
-    max_fields: int | str | None = None
+    max_body: Size | None = None
+    max_target: Size | None = None
+    max_fields: Size | None = None
     length: bool = False
     encodings: list[str] = []
 

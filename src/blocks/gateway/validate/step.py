@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from blocks.core.config.complaint import below
+from blocks.core.config.kinds import Size
 from blocks.core.errors import ConfigError
 from blocks.core.quantities import size
 from blocks.gateway.context import Context
@@ -23,7 +25,9 @@ from .schema import MAX_ERRORS, Fault, Schema
 if TYPE_CHECKING:
     from blocks.gateway.site import Site
 
-ENFORCE, REPORT, OFF = "enforce", "report", "off"
+ENFORCE: Final = "enforce"
+REPORT: Final = "report"
+OFF: Final = "off"
 _PLAINLY = frozenset(
     {b"accept-encoding", b"range", b"if-range"}
 )  # an answer that must be judged is asked for whole and uncoded
@@ -41,12 +45,12 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     response: str | dict[str, Any] | None = None
     openapi: str | dict[str, Any] | None = None
     base: str | None = None
-    mode: str = ENFORCE
-    response_mode: str = REPORT
-    undescribed: str = "refuse"
+    mode: Literal["enforce", "report", "off"] = ENFORCE
+    response_mode: Literal["enforce", "report", "off"] = REPORT
+    undescribed: Literal["refuse", "pass"] = "refuse"
     formats: bool = True
     unique: bool = False
-    max_body: int | str = MAX_BODY
+    max_body: Size = MAX_BODY
     max_depth: int = MAX_DEPTH
 
 
@@ -279,11 +283,14 @@ def step(settings: Any, site: Site) -> Validate:
         raise ConfigError(f"undescribed is {settings.undescribed!r}; it can be refuse or pass")
     if (settings.openapi is None) == (settings.schema is None and settings.response is None):
         raise ConfigError("validate needs either openapi, or schema and/or response")
-    return Validate(
-        settings,
-        schema=None if settings.schema is None else Schema(load(settings.schema, site), formats=settings.formats),
-        response=None if settings.response is None else Schema(load(settings.response, site), formats=settings.formats),
-        document=None
-        if settings.openapi is None
-        else Document(load(settings.openapi, site), formats=settings.formats, base=settings.base),
-    )
+    schema = response = document = None
+    if settings.schema is not None:
+        with below("schema"):
+            schema = Schema(load(settings.schema, site), formats=settings.formats)
+    if settings.response is not None:
+        with below("response"):
+            response = Schema(load(settings.response, site), formats=settings.formats)
+    if settings.openapi is not None:
+        with below("openapi"):
+            document = Document(load(settings.openapi, site), formats=settings.formats, base=settings.base)
+    return Validate(settings, schema=schema, response=response, document=document)
