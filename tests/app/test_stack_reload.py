@@ -349,3 +349,21 @@ async def test_a_new_server_with_a_new_handler_never_meets_an_empty_place(tmp_pa
             ended = True
             await asyncio.gather(*tasks)
             assert wrong == []
+
+
+async def test_a_drain_waits_for_what_an_earlier_version_has_under_way(tmp_path: Path):
+    async with origins("a") as ((a, url),):
+        path = written(tmp_path, file(url))
+        async with loaded(path) as stack, asking(stack.servers["public"].url) as client:
+            a.gate.clear()
+            slow = asyncio.create_task(get(client, "/slow"))
+            await until(lambda: a.requests)
+            written(tmp_path, file(url).replace("handler", 'idle_timeout = "9s"\nhandler'))
+            await stack.reload()
+            drained = asyncio.create_task(stack.drain(20))
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not drained.done()
+            a.gate.set()
+            assert (await slow)[0] == 200
+            assert await drained

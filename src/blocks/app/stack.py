@@ -191,6 +191,9 @@ class Stack:
         time = asyncio.get_running_loop().time
         until = time() + grace
         drained = await asyncio.gather(*(listener.drain(grace) for listener in self.servers.values()))
+        if self._retiring:  # what an earlier version has under way counts, too
+            _, cut = await asyncio.wait(self._retiring, timeout=max(0.0, until - time()))
+            drained += [not cut]
         houses = [node.roots[0] for node in self.of_kind("brokers").values()]
         settled = await asyncio.gather(*(_drain(house, max(0.0, until - time())) for house in houses))
         return all(drained) and all(settled)
