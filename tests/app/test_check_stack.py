@@ -157,6 +157,13 @@ def test_a_key_of_another_certificate_is_told(folder: Path) -> None:
         assert len([row for row in rows if "does not belong to the certificate" in row[3]]) == wrong, rows
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_handlers_inside_each_other_without_end_are_refused(order: int) -> None:
+    chain = {f"b{number}": {"upstreams": [f"b{number + 1}"], "timeout": 5} for number in range(3000)[::order]}
+    with pytest.raises(StackErrors, match="more than 500 handlers are inside each other"):
+        Stack.load({"balancers": chain, "upstreams": {"b3000": {"url": "http://far:80"}}}, environment={})
+
+
 def test_a_stack_that_makes_no_sense_is_not_loaded(folder: Path) -> None:
     path = folder / "stack.toml"
     path.write_text(RIGHT.replace('listen = ["127.0.0.1:8081"', 'listen = ["127.0.0.1:8080"'))

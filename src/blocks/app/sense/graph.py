@@ -12,6 +12,8 @@ from ..bench import is_url, meant
 from ..tables import HANDLERS
 from .view import View
 
+DEEPEST = 500  # handlers inside each other: a call a level, and Python ends at 1,000
+
 
 class Use(NamedTuple):
     """At ``at`` stands the name of a handler."""
@@ -135,23 +137,28 @@ def references(graph: Graph) -> Iterator[Complaint]:
 
 def circles(graph: Graph) -> Iterator[Complaint]:
     """A handler that is inside itself; each circle is told once, where the file closes it."""
-    done: set[At] = set()
+    depths: dict[At, int] = {}
     for start in graph.uses:
-        if start not in done:
-            yield from _circles(graph, start, [], done)
+        if start not in depths:
+            yield from _circles(graph, start, [], depths)
 
 
-def _circles(graph: Graph, at: At, way: list[At], done: set[At]) -> Iterator[Complaint]:
+def _circles(graph: Graph, at: At, way: list[At], depths: dict[At, int]) -> Iterator[Complaint]:
     way.append(at)
+    depth = 0
     for use in graph.uses.get(at, ()):
         home = graph.homes.get(use.name)
         if home in way:
             names = [str(one[1]) for one in way[way.index(home) :]]
             yield Complaint(use.at, f"a circle: {' → '.join([*names, use.name])}")
-        elif home is not None and home not in done:
-            yield from _circles(graph, home, way, done)
+        elif home is not None:
+            if home not in depths and len(way) <= DEEPEST:
+                yield from _circles(graph, home, way, depths)
+            depth = max(depth, depths.get(home, DEEPEST))
+            if depth == DEEPEST:
+                yield Complaint(use.at, f"more than {DEEPEST} handlers are inside each other")
     way.pop()
-    done.add(at)
+    depths[at] = depth + 1
 
 
 def unasked(graph: Graph) -> Iterator[Complaint]:

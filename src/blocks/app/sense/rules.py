@@ -61,6 +61,9 @@ def sense(source: Source, environment: Mapping[str, str], told: Iterable[Complai
     """
     whole = Graph(View(inlined(source, environment), StackTable, source.folder))
     heard = [one for one in told if one.level == "error"]
+    deep = list(graph.circles(whole))
+    if any("inside each other" in one.message for one in deep):
+        return deep
     rules = [rule for rule in RULES if rule is not graph.unasked or not any(map(_names, heard))]
     found = (complaint for rule in rules for complaint in rule(whole))
     return list(dict.fromkeys(one for one in found if not said_already(one, heard)))

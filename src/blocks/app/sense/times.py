@@ -116,21 +116,24 @@ def _of_routes(graph: Graph, at: At) -> Iterator[Complaint]:
             yield Complaint((*where, "timeout"), said, "warning")
 
 
-def _timeouts(graph: Graph, at: At, *, whole: bool = False, seen: set[At] | None = None) -> list[At]:
+def _timeouts(graph: Graph, at: At, *, whole: bool = False) -> list[At]:
     """The places of the timeouts, as they were given, that bound a request through ``at`` (of ``whole``: its own, too).
 
     What is inside a balancer with a timeout is bounded by that.
     """
-    own = [(*at, key) for key in ("timeout", "upstream_timeout") if graph.view.given((*at, key))]
-    if whole and own and (at[0] == "upstreams" or own[0][-1] == "timeout"):
-        return own[:1]
-    found = [place for place in own if place[-1] == "upstream_timeout"]
-    seen = {at} if seen is None else seen
-    for use in graph.uses.get(at, ()):
-        home = graph.homes.get(use.name)
-        if home is not None and home not in seen:
-            seen.add(home)
-            found += _timeouts(graph, home, whole=True, seen=seen)
+    found: list[At] = []
+    seen = {at}
+    waiting = [(at, whole)]
+    while waiting:
+        one, counts = waiting.pop()
+        own = [(*one, key) for key in ("timeout", "upstream_timeout") if graph.view.given((*one, key))]
+        if counts and own and (one[0] == "upstreams" or own[0][-1] == "timeout"):
+            found.append(own[0])
+            continue
+        found += [place for place in own if place[-1] == "upstream_timeout"]
+        homes = [graph.homes[use.name] for use in graph.uses.get(one, ()) if use.name in graph.homes]
+        waiting += [(home, True) for home in homes if home not in seen]
+        seen.update(homes)
     return found
 
 
