@@ -12,7 +12,7 @@ import websockets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.core.errors import BlocksError, ClientFault, ConfigError, Unavailable
+from blocks.core.errors import BlocksError, ClientFault, ConfigError, Failure, Unavailable
 from blocks.gateway import Gateway
 from blocks.gateway.consumer import Consumer
 from blocks.gateway.context import STATE_KEY
@@ -134,11 +134,34 @@ class Odd(BlocksError):
     pass
 
 
-@pytest.mark.parametrize(("failure", "status"), [(Odd("x"), 503), (ConnectionResetError(), 503)])
-async def test_a_broker_that_does_not_take_it_is_said(failure: BaseException, status: int) -> None:
+class Denied(Failure):
+    status, reason = 403, "denied"
+
+
+class Full(Failure):
+    status, reason = 507, "disk-full"
+
+
+@pytest.mark.parametrize(("failure", "status", "reason"), [
+    (Odd("x"), 503, "Odd"), (ConnectionResetError(), 503, "ConnectionResetError"), (Full("x"), 503, "disk-full"),
+    (Unavailable("away"), 503, "unavailable"), (Denied("the gateway may not"), 502, "denied"),
+])  # fmt: skip
+async def test_a_broker_that_does_not_take_it_is_said(failure: BaseException, status: int, reason: str) -> None:
     broker = Broker()
     broker.failure = failure
-    assert (await post(publish(broker, "t")))[0] == status
+    made = publish(broker, "t")
+    answer = await made(request(made, "POST", b"{}"))
+    assert (answer.status, json.loads(answer.body)["reason"]) == (status, reason)
+    assert ("retry-after" in answer.headers) == (status == 503)
+    stream = subscribe(broker, "t")
+    assert (await stream(request(stream, "GET"))).status == status
+
+
+async def test_what_is_the_clients_fault_stays_it() -> None:
+    broker = Broker()
+    broker.failure = ClientFault("more than 1 MiB", reason="too-large", status=413)
+    with pytest.raises(ClientFault):
+        await post(publish(broker, "t"))
 
 
 async def test_time_and_room_have_ends() -> None:
@@ -152,10 +175,6 @@ async def test_time_and_room_have_ends() -> None:
     await until(lambda: slow._running == 1)
     assert (await post(slow))[0] == 503
     assert (await first)[0] == 504
-    broker = Broker()
-    broker.failure = Unavailable("down")
-    with pytest.raises(Unavailable):
-        await post(publish(broker, "t"))
 
 
 @pytest.mark.parametrize(("settings", "more", "status"), [

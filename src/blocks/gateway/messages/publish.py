@@ -34,6 +34,7 @@ MAX_BODY = 1024 * 1024  # bytes; Kafka's message.max.bytes and NATS's max_payloa
 AT_ONCE = 1000  # publishes under way; more get 503
 TIMEOUT = 10.0  # seconds to the acknowledgement; then 504: the message may or may not be there
 MAX_HEADER = 4096
+_OF_THE_CLIENT = frozenset((400, 413, 422, 429))
 _BAD_IN_TOPIC = frozenset(".*> \t\r\n\0/#+")
 
 
@@ -158,22 +159,25 @@ class Publish:
                 "Gateway Timeout",
                 "the broker did not acknowledge in time; try again under the same Idempotency-Key",
             )
-        except Failure:
-            self.failed += 1
-            raise
         except (BlocksError, OSError) as error:
             self.failed += 1
-            told = ((b"retry-after", b"1"),)
-            return problem(
-                503,
-                "Service Unavailable",
-                "the broker does not take the message now",
-                headers=told,
-                reason=type(error).__name__,
-            )
+            return refused(error, "the broker does not take the message now")
         self.published += 1
         self.duplicates += receipt.duplicate
         return _receipt(receipt, id)
+
+
+def refused(error: BlocksError | OSError, detail: str) -> Response:
+    """What a broker's error is to a client: its own fault stays a 4xx; what the broker has against the gateway is none of the client's.
+
+    Raises the error where it is the client's: too large, not valid, not a topic.
+    """
+    if isinstance(error, Failure) and error.status in _OF_THE_CLIENT:
+        raise error
+    reason = error.reason if isinstance(error, Failure) else type(error).__name__
+    if isinstance(error, Failure) and error.status < 500:
+        return problem(502, "Bad Gateway", "the broker does not let the gateway do this", reason=reason)
+    return problem(503, "Service Unavailable", detail, headers=((b"retry-after", b"1"),), reason=reason)
 
 
 def _receipt(receipt: Receipt, id: str | None) -> Response:

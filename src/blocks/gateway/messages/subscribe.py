@@ -10,7 +10,7 @@ import msgspec
 
 from blocks.core.config.complaint import below
 from blocks.core.config.kinds import Duration
-from blocks.core.errors import BlocksError, ConfigError, Failure
+from blocks.core.errors import BlocksError, ConfigError
 from blocks.core.messaging import Delivery, Subscriber
 from blocks.core.quantities import seconds
 from blocks.gateway.context import Context, context_of
@@ -27,7 +27,7 @@ from .connection import Connection
 from .events import KEEP_ALIVE, as_event, event_id, resumed, whole
 from .feed import Feed
 from .frames import BINARY, TEXT, accept, frame
-from .publish import _word
+from .publish import _word, refused
 from .websocket import PING_FRAME, Socket
 
 if TYPE_CHECKING:
@@ -125,16 +125,7 @@ class Subscribe:
             response = await stream(request, context, subscription, pattern, place)
         except (BlocksError, OSError) as error:
             place.leave()
-            if isinstance(error, Failure):
-                raise
-            told = ((b"retry-after", b"1"),)
-            return problem(
-                503,
-                "Service Unavailable",
-                "the subscription cannot be opened now",
-                headers=told,
-                reason=type(error).__name__,
-            )
+            return refused(error, "the subscription cannot be opened now")
         except BaseException:
             place.leave()
             raise
