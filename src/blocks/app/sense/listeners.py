@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -81,7 +83,17 @@ def _families(host: str) -> frozenset[int]:
     try:
         return _V4 if ipaddress.ip_address(host).version == 4 else _V6
     except ValueError:
+        return _of_this_machine() if host == "localhost" else _V4 | _V6
+
+
+@lru_cache(1)
+def _of_this_machine() -> frozenset[int]:
+    """What ``localhost`` stands for here: machines without IPv6 in their hosts file mean 127.0.0.1 alone."""
+    try:
+        found = {family for family, *_ in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)}
+    except OSError:
         return _V4 | _V6
+    return frozenset(version for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)) if family in found)
 
 
 def is_loopback(host: str) -> bool:
