@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 
 import pytest
 
@@ -52,6 +53,21 @@ async def test_a_gateway_counts_an_hour(blocks):
     assert (await gateway.get("/nowhere")).status == 404
     await _pass(3600)
     assert (await gateway.get("/api")).status == 200
+
+
+async def test_a_quota_of_a_month_begins_anew_with_the_next(blocks):
+    from blocks.gateway import route
+
+    origin = await blocks.origin()
+    limit = {"name": "plan", "rate": "3/month", "algorithm": "quota"}
+    gateway = await blocks.gateway(route("/", blocks.upstream(origin), limit=limit))
+    assert [(await gateway.get()).status for _ in range(5)] == [200] * 3 + [429] * 2
+    left = gateway.limiter("plan").full_in()
+    assert 0 < left <= 31 * 86_400
+    await blocks.clock.sleep(left - 1)
+    assert (await gateway.get()).status == 429
+    await blocks.clock.sleep(2)
+    assert [(await gateway.get()).status for _ in range(4)] == [200] * 3 + [429]
 
 
 async def test_a_broker_redelivers_when_a_lease_of_an_hour_ends(blocks):
@@ -134,6 +150,27 @@ def test_the_bridge_serves_plain_code():
         assert len(a.journal) + len(b.journal) >= 20
         result = blocks.load(lb, rate=50, duration="200ms")
         result.expect(errors=0, requests=10)
+
+
+def test_plain_code_reads_journals_and_publishes(blocks_sync):
+    origin = blocks_sync.origin("hello")
+    assert not origin.journal
+    for path in ("/a", "/b"):
+        assert blocks_sync.get(origin, path).body == b"hello"
+    assert [entry.target for entry in origin.journal] == ["/a", "/b"]
+    assert origin.journal[0].status == 200
+    origin.answer = "changed"
+    assert blocks_sync.get(origin).body == b"changed"
+    disk = blocks_sync.disk()
+    broker = blocks_sync.broker(disk=disk)
+    broker.publish("orders", b"one")
+    disk.power_cut()
+    disk.power_on()
+    assert broker.topic("orders").messages == 1
+    script = blocks_sync.tcp_origin("send hello\nclose")
+    with socket.create_connection(script.address) as client:
+        assert client.makefile("rb").read() == b"hello"
+    blocks_sync.until(lambda: script.journal[0].done)
 
 
 def test_the_fixture_for_plain_tests(blocks_sync):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .faults import Faults as Faults
     from .kit import Kit as Kit
     from .limit import find_limit as find_limit
+    from .link import Link as Link
     from .origin import Origin as Origin
     from .result import Result as Result
     from .rules import Armed as Armed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .tcp_origin import TcpOrigin as TcpOrigin
     from .timeline import Timeline as Timeline
     from .traffic import load as load
+    from .transcript import Mismatch as Mismatch
     from .virtual import VirtualLoop as VirtualLoop
     from .waiting import until as until
 
@@ -34,7 +36,9 @@ _HOMES = {
     "Effect": "rules",
     "Faults": "faults",
     "Kit": "kit",
+    "Link": "link",
     "LoopClock": "clock",
+    "Mismatch": "transcript",
     "Origin": "origin",
     "Result": "result",
     "Shape": "shapes",

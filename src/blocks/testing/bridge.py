@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
 from .kit import Kit
 
 T = TypeVar("T")
+# of what is not ours here, what must be called on the loop: its values are plain, its methods are not
+_ON_THE_LOOP = frozenset({"blocks.broker.broker", "blocks.broker.client", "blocks.broker.standing"})
 WITHIN = 60.0  # seconds for one call; a test runner's own bound is longer
 
 
@@ -81,11 +83,27 @@ class Handle:
     def _wrapped(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self._wrapped(one) for one in value]
-        ours = type(value).__module__.startswith("blocks.testing") and not hasattr(value, "expect")
+        home = type(value).__module__
+        ours = home in _ON_THE_LOOP or (home.startswith("blocks.testing") and not hasattr(value, "expect"))
         return Handle(value, self._bridge) if ours else value
 
     def __len__(self) -> int:
         return len(self.bare)
+
+    def __bool__(self) -> bool:
+        return bool(self.bare)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._wrapped(list(self.bare)))
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._wrapped(self.bare[key])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("bare", "_bridge"):
+            super().__setattr__(name, value)
+        else:
+            self._bridge.call(setattr, self.bare, name, _bare(value))
 
     def __repr__(self) -> str:
         return repr(self.bare)
