@@ -7,10 +7,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blocks.core.clock import FakeClock
 from blocks.core.errors import ConfigError, Failure, UpstreamFault
 from blocks.edge import Edge, Rule
+from blocks.edge.entry import Entry
+from blocks.edge.rules import Route
 from blocks.http import Headers, Peer, Request, Response
 from blocks.http.message import Section
 
@@ -64,6 +68,29 @@ async def test_what_was_refused_may_be_stored_later() -> None:
     assert "hit" in said(await edge(get()))
     assert edge.stats()["refused"] == 3
     assert edge.stats()["misses"] == 4
+
+
+@pytest.mark.parametrize("fields", [{}, {"cache_control": "min-fresh=1"}])  # the short way, and the long one
+async def test_what_was_refused_long_ago_is_waited_for_again(fields: dict[str, str]) -> None:
+    origin = Origin(("cache-control", "no-store"))
+    edge, clock = edge_over(origin)
+    await edge(get(**fields))
+    origin.says(("cache-control", "max-age=60"))
+    origin.gate = asyncio.Event()
+    for pause, fills in ((100, 3), (121, 1)):
+        clock.advance(pause)
+        origin.asked.clear()
+        asking = [asyncio.create_task(edge(get(**fields))) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert len(origin.asked) == fills
+        if pause == 100:
+            origin.failure = UpstreamFault("not yet")
+        else:
+            origin.failure = None
+        origin.gate.set()
+        await asyncio.gather(*asking, return_exceptions=True)
+        origin.gate.clear()
+    assert "hit" in said(await edge(get()))
 
 
 async def test_a_section_that_repeats_is_judged_for_each_status_and_client() -> None:
@@ -201,3 +228,69 @@ async def test_releases_are_a_part_of_the_edge_by_themselves() -> None:
 
     pushed, origin = Pushed(), Origin()
     assert edge_over(origin, releases=pushed)[0].parts == (origin, pushed)
+
+
+class LongWay(Edge):
+    """The same without the short way."""
+
+    def _straight_on(self, target: str, key: str, noted: Entry | None) -> Route | None:
+        return None
+
+
+CONTROLS = [
+    "no-store",
+    "private",
+    "max-age=5",
+    "max-age=0",
+    "no-cache",
+    "s-maxage=3, stale-if-error=9",
+    "max-age=9, must-understand",
+    "",
+]
+ASKS: list[dict[str, str]] = [
+    {}, {"accept_encoding": "gzip"}, {"accept_encoding": "br"}, {"cookie": "a=b"}, {"authorization": "x"}, {"cache_control": "no-cache"},
+    {"if_none_match": '"e"'}, {"range": "bytes=0-1"},
+]  # fmt: skip
+exchanges = st.tuples(
+    st.sampled_from(["/a", "/b?x=1", "/c/..;/d.css"]), st.sampled_from(ASKS), st.sampled_from([200, 200, 200, 404, 500, 503, 299]),
+    st.sampled_from(CONTROLS), st.sampled_from(["", "accept-encoding", "*"]), st.booleans(), st.sampled_from([0.0, 1.0, 4.0, 200.0]),
+)  # fmt: skip
+
+
+@given(st.lists(exchanges, min_size=1, max_size=12), st.sampled_from(["safe", "rfc"]))
+@settings(max_examples=60, deadline=None)
+def test_the_short_way_leads_where_the_long_one_does(script: list[tuple[Any, ...]], profile: str) -> None:
+    sections: dict[tuple[Any, ...], Section] = {}  # shared and repeated, as on a connection
+
+    def perform(kind: type[Edge]) -> tuple[list[Any], dict[str, Any]]:
+        clock, seen = FakeClock(), list[Any]()
+        turn: tuple[Any, ...] = ()
+
+        async def answer(request: Request) -> Response:
+            seen.append((request.target, [pair for pair in request.headers.raw if pair[0] != b"cdn-loop"]))
+            _, _, status, control, vary, cookie, _ = turn
+            fields = [
+                ("date", "Tue, 14 Nov 2023 22:13:20 GMT"),
+                ("etag", '"e"'),
+                ("cache-control", control),
+                ("vary", vary),
+            ]
+            fields += [("set-cookie", "a=b")] if cookie else []
+            made = Headers([pair for pair in fields if pair[1]]).section
+            return Response(status, Headers.of(sections.setdefault(turn[2:6], made)), request.target.encode())
+
+        answer.direct = True  # type: ignore[attr-defined]  # it never waits
+        edge = kind(answer, "1MiB", profile=profile, clock=clock, random=Random(1), ttl_jitter=0, refresh_ahead=0)
+        for turn in script:
+            clock.advance(turn[-1])
+            coroutine = edge(get(turn[0], **turn[1]))
+            try:
+                coroutine.send(None)
+            except StopIteration as stop:
+                response = stop.value
+                seen.append((response.status, response.headers.raw, response.body))
+            except Failure as failure:
+                seen.append((failure.status, failure.reason))
+        return seen, edge.stats()
+
+    assert perform(Edge) == perform(LongWay)

@@ -202,6 +202,8 @@ class Edge:
             key = f"{facts.base}{request.target}{facts.extra}"
             entry = self._entries.get(key)
             if entry is None or entry.flags & PASS:
+                if entry is not None and self.now() - entry.born > entry.lifetime:
+                    entry = None
                 route = self._straight_on(request.target, key, entry)
                 if route is not None:
                     return await plain_miss(self, request, facts, route, key, entry)

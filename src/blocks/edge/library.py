@@ -60,6 +60,8 @@ class Library:
     async def find(self, visit: Visit) -> Entry | None:
         """The entry for a request; notes the marker that led to it."""
         entry = await self.at(visit.key)
+        if entry is not None and entry.flags & PASS and entry.age(visit.now) > entry.lifetime:
+            entry = None
         if entry is None and self.searches:
             alias = self._alias(visit)
             entry = await self.at(alias) if alias is not None else None
