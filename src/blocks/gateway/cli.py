@@ -78,9 +78,10 @@ def gateway(ctx: click.Context, serving: Serving, config: Path | None) -> None:
 
     if serving.workers > 1:
         loaded = _load(path)  # every worker will read it: what is wrong with it is said once
-        if any(rule.limit.store == "memory" for rule in loaded.snapshot.rules()):
-            told = f"each of the {serving.workers} workers counts limits of store = 'memory' by itself; redis counts for all"
-            click.echo(f"blocks: warning: {told}", err=True)
+        from .sharing import apart
+
+        for told in apart(loaded.snapshot):
+            click.echo(f"blocks: warning: {serving.workers} workers: {told}", err=True)
 
     def build() -> Front:
         try:

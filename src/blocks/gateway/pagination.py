@@ -84,6 +84,7 @@ class Pagination:
         self._set = settings
         self._key = settings.secret.encode()[:64] if settings.secret else secrets.token_bytes(32)
         self._max = size(settings.max_answer)
+        self.sealed_for_all = bool(settings.secret) or settings.offer != "cursor"
         self._places: OrderedDict[tuple[bytes, int], str] = OrderedDict()
 
     async def around(self, request: Request, context: Context, proceed: Proceed) -> Response:
