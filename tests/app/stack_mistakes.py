@@ -179,3 +179,5 @@ MISTAKES = [
     Mistake("an unreachable route", 'limit = "each"', 'limit = "each"\nweight = 0', "its weight is 0, so it is never taken", W),
     Mistake("limits counted twice", "workers = 1", "workers = 2", "counts it by itself", W),
 ]  # fmt: skip
+
+KINDS = ("process", "servers", "upstreams", "balancers", "edges", "gateways", "brokers", "apps")

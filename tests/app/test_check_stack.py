@@ -16,10 +16,11 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.stack_mistakes import MARK, MISTAKES, RIGHT, Mistake
+from app.stack_mistakes import KINDS, MARK, MISTAKES, RIGHT, Mistake
 from blocks.app.check import Examined, check, examine
 from blocks.app.source import StackErrors
 from blocks.app.stack import Stack
+from blocks.core.config.complaint import dotted
 
 _ELSEWHERE = {  # where « cannot show the place: the line's text that is underlined
     "missing key": "[brokers.events]",
@@ -32,6 +33,35 @@ _ELSEWHERE = {  # where « cannot show the place: the line's text that is underl
 }
 _TOGETHER = ("a broker in two processes", "limits counted twice")  # workers = 2 is wrong in both ways here
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, item in items for place in ((*at, key), *_places(item, (*at, key)))]
+
+
+TABLES = tomllib.loads(RIGHT)
+PLACES = _places(TABLES)
+
+
+def _changed(tables: Any, changes: list[Any]) -> Any:
+    tables = json.loads(json.dumps(tables))
+    for at, how, value in changes:
+        holder = tables
+        for key in at[:-1]:
+            try:
+                holder = holder[key]
+            except (KeyError, IndexError, TypeError):
+                break
+        else:
+            key = at[-1]
+            if isinstance(holder, dict) and key in holder:
+                old = holder.pop(key)
+                if how != "delete":
+                    holder[key if how == "replace" else f"{key}x"] = value if how == "replace" else old
+            elif isinstance(holder, list) and isinstance(key, int) and key < len(holder):
+                holder[key] = value
+    return tables
 
 
 @pytest.fixture
@@ -85,6 +115,22 @@ def test_a_mistake_is_told_at_its_place(folder: Path, mistake: Mistake) -> None:
         assert told[0][2] == mistake.level
     if mistake.name not in _TOGETHER:
         assert len(rows) == 1, rows  # it brings no other with it
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_misspelt_kind_brings_no_other_with_it(folder: Path, kind: str) -> None:
+    text = re.sub(rf"^(\[+){kind}\b", rf"\1{kind}x", RIGHT, flags=re.M)
+    rows = rows_of(looked_at(folder, text))
+    assert [row[3] for row in rows] == [f"unknown table '{kind}x'; did you mean '{kind}'?"]
+
+
+@pytest.mark.parametrize(
+    "at", [at for at in PLACES if isinstance(at[-1], str) and len(at) > 2 and at[-2] != "limits"], ids=dotted
+)
+def test_a_misspelt_key_brings_no_other_with_it(folder: Path, at: tuple[Any, ...]) -> None:
+    tables = _changed(TABLES, [(at, "misspell", None)])
+    found = looked_at(folder, json.dumps(tables), "stack.json").found
+    assert [one for one in found if one.at != (*at[:-1], f"{at[-1]}x")] == []
 
 
 # -- many at once, several files, and other formats
@@ -229,13 +275,6 @@ def test_json_has_every_complaint_of_every_file(folder: Path) -> None:
 # -- whatever is done to a right file
 
 
-def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [place for key, item in items for place in ((*at, key), *_places(item, (*at, key)))]
-
-
-TABLES = tomllib.loads(RIGHT)
-PLACES = _places(TABLES)
 VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 10**9), st.floats(allow_nan=False), st.text(max_size=8), st.just([]), st.just({}),
     st.sampled_from(["front", "127.0.0.1:8080", "http://x", "30x", "api", ":memory:", "0.0.0.0:0", "json:dumps"]),
@@ -246,26 +285,6 @@ CHANGES = st.lists(
     min_size=1,
     max_size=4,
 )
-
-
-def _changed(tables: Any, changes: list[Any]) -> Any:
-    tables = json.loads(json.dumps(tables))
-    for at, how, value in changes:
-        holder = tables
-        for key in at[:-1]:
-            try:
-                holder = holder[key]
-            except (KeyError, IndexError, TypeError):
-                break
-        else:
-            key = at[-1]
-            if isinstance(holder, dict) and key in holder:
-                old = holder.pop(key)
-                if how != "delete":
-                    holder[key if how == "replace" else f"{key}x"] = value if how == "replace" else old
-            elif isinstance(holder, list) and isinstance(key, int) and key < len(holder):
-                holder[key] = value
-    return tables
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

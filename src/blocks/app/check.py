@@ -98,6 +98,8 @@ def _gateway(path: Path) -> tuple[Rows, str]:
     from blocks.core.config.report import report, rows_of
     from blocks.gateway.config.load import load
 
+    from .sense.causes import first_causes
+
     try:
         loaded = load(path)
         found = ConfigErrors(loaded.warnings, loaded.source)
@@ -105,6 +107,8 @@ def _gateway(path: Path) -> tuple[Rows, str]:
         found = error
     except BlocksError as error:  # an optional library that is not there
         found = ConfigErrors([Complaint((), str(error))])
+    if found.source is not None:
+        found = ConfigErrors(first_causes(found.complaints, found.source.tables), found.source)
     return rows_of(found, str(path)), report(found.complaints, found.source, str(path))
 
 

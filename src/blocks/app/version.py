@@ -15,6 +15,8 @@ from blocks.http.handler import Handler
 from .bench import Bench, is_url
 from .listeners import check_server
 from .node import Node
+from .sense.causes import first_causes
+from .sense.inlined import inlined
 from .sense.rules import said_already, sense
 from .settings import settings_of
 from .source import Source, StackErrors, canonical
@@ -106,7 +108,7 @@ def assemble(
     _resolve_servers(version, bench, before)
     found = [*told, *(one for one in complaints if not said_already(one, told))]
     found += sense(source, environment, found)
-    found = list(dict.fromkeys(found))
+    found = first_causes(found, inlined(source, environment))
     version.warnings = [one for one in found if one.level != "error"]
     return version, found
 
