@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -63,11 +63,13 @@ class Origin:
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
+        self.fields: Mapping[str, str] = {}  # of the last request
         self.go = asyncio.Event()
         self.url = ""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path
+        self.fields = request.headers
         self.counts[path] = self.counts.get(path, 0) + 1
         fields = {"Cache-Control": "max-age=3600", "Surrogate-Key": "every"}
         if not path.startswith(("/size/", "/slow/")):

@@ -14,7 +14,7 @@ from blocks.edge.store.disk import DiskStore
 
 FLAGS = {
     "origins": ("http://127.0.0.1:9",), "memory": 1 << 20, "store": None, "store_size": 64 << 20, "push_size": 1 << 30,
-    "profile": "safe", "default_ttl": 0.0, "ttl_jitter": "10%", "grace": 60.0, "allow_purge": (), "via": "blocks", "range_fill": 1 << 30, "compress": (), "minify": (),
+    "profile": "safe", "default_ttl": 0.0, "ttl_jitter": "10%", "grace": 60.0, "allow_purge": (), "via": "blocks", "range_fill": 1 << 30, "forwarded": True, "trusted": (), "compress": (), "minify": (),
     "upstream_timeout": 60.0, "connect_timeout": 5.0,
 }  # fmt: skip
 

@@ -85,3 +85,17 @@ async def test_a_port_in_use_and_a_store_in_use_are_said_in_a_line(tmp_path: Pat
         assert (code, len(said.splitlines())) == (4, 1), said
         code, said = await blocks("--listen", "127.0.0.1:0", "--origin", origin.url, "--store", str(tmp_path / "a"))
         assert (code, "in use by another process" in said, len(said.splitlines())) == (3, True, 1), said
+
+
+async def test_origins_are_told_who_asked_and_who_forwards(tmp_path: Path) -> None:
+    async with an_origin() as origin, aiohttp.ClientSession(headers={**HOST, "X-Forwarded-For": "1.2.3.4"}) as session:
+        for flags, client in (((), "127.0.0.1"), (("--trusted-proxy", "127.0.0.1"), "1.2.3.4, 127.0.0.1")):
+            async with edge_process(tmp_path / client[:3], origin.url, *flags) as edge:
+                await get(session, edge.url + "/who")
+            assert origin.fields["X-Forwarded-For"] == client
+            assert origin.fields["Via"] == "1.1 blocks"
+            assert origin.fields["X-Forwarded-Host"] == origin.fields["Host"] == "site.test"
+        async with edge_process(tmp_path / "none", origin.url, "--no-forwarded", "--via", "off") as edge:
+            await get(session, edge.url + "/who")
+        assert "Via" not in origin.fields
+        assert "Forwarded" not in origin.fields

@@ -156,6 +156,20 @@ def _list_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter
     help="A range of a large object not larger than this makes the edge fetch all of it into the second tier.",
 )
 @click.option(
+    "--trusted-proxy",
+    "trusted",
+    multiple=True,
+    metavar="NETWORK",
+    callback=_networks,
+    help="Believe X-Forwarded-For from here; may be repeated.",
+)
+@click.option(
+    "--forwarded/--no-forwarded",
+    default=True,
+    show_default=True,
+    help="Tell origins who the client is (X-Forwarded-*, Forwarded); of what is stored, the one who asked first.",
+)
+@click.option(
     "--via",
     metavar="NAME",
     default="blocks",
@@ -191,6 +205,8 @@ def _routes(app: Any, handler: Any) -> None:
 
 def build(flags: dict[str, Any], workers: int) -> Any:
     """The edge of those flags, for one of so many workers. Raises ``ConfigError``, ``MissingExtra``."""
+    from blocks.http.filters.forwarded import Forwarded
+    from blocks.http.handler import chain
     from blocks.http.upstream import Upstream
 
     from .edge import Edge
@@ -211,10 +227,15 @@ def build(flags: dict[str, Any], workers: int) -> Any:
         settings["releases"] = Releases(
             os.path.join(flags["store"], "push"), flags["push_size"], compression=_available()
         )
-    origins = [
+    origins: list[Any] = [
         Upstream(url, timeout=flags["upstream_timeout"], connect_timeout=flags["connect_timeout"])
         for url in flags["origins"]
     ]
+    if flags[
+        "forwarded"
+    ]:  # behind the edge: hits pay nothing, and what clients say about themselves is dropped by then
+        told = Forwarded(flags["trusted"], via=None)
+        origins = [chain(told, to=origin) for origin in origins]
     return Edge(origins, **settings)
 
 

@@ -67,6 +67,9 @@ class _Link:
     def __call__(self, request: Request) -> Coroutine[Any, Any, Response]:
         return self._filter(request, self._next)
 
+    def __repr__(self) -> str:
+        return repr(self.parts[1])  # who asks what failed wants to know where it leads
+
 
 def chain(*filters: Filter, to: Handler) -> Handler:
     """``filters`` before the handler ``to``, outermost first, resolved once: a call costs a function call a filter.
@@ -131,7 +134,9 @@ def topology(
     A part that only stands for others names them as ``behind``: they are shown in its place.
     """
     for node in _shown(root):
-        name = label(node) if label else str(getattr(node, "name", "") or getattr(node, "__name__", type(node).__name__))
+        name = (
+            label(node) if label else str(getattr(node, "name", "") or getattr(node, "__name__", type(node).__name__))
+        )
         yield _depth, name, node
         for part in parts_of(node):
             yield from topology(part, label, _depth + 1)
