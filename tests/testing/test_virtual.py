@@ -9,9 +9,10 @@ import time
 import pytest
 
 from blocks import LoadBalancer, Request, Response, Upstream, running
+from blocks.broker.log.disk import RealFile
 from blocks.core.errors import UpstreamTimeout
 from blocks.http import Server
-from blocks.testing import LoopClock, VirtualLoop, until
+from blocks.testing import Kit, LoopClock, VirtualLoop, until
 
 
 def virtually(work):
@@ -200,3 +201,46 @@ def test_the_loop_leaves_no_socket_when_it_closes():
     loop.run_until_complete(asyncio.sleep(1))
     loop.close()
     assert loop.is_closed()
+
+
+def test_a_broker_on_a_slow_disk_is_waited_for(tmp_path, monkeypatch):
+    sync = RealFile.sync
+
+    def slow(file: RealFile) -> None:
+        time.sleep(0.02)  # ten times what a thread that nobody knows would get
+        sync(file)
+
+    monkeypatch.setattr(RealFile, "sync", slow)
+
+    async def work():
+        async with Kit() as blocks:
+            broker = await blocks.broker(tmp_path)
+            client = await blocks.client(broker)
+            for number in range(10):
+                async with asyncio.timeout(0.5):  # of virtual time, and a jump would be to here
+                    await client.publish("orders", b"%d" % number)
+            began = blocks.clock.monotonic()
+            async with client.subscribe("orders", group="workers", lease="1h", start="earliest") as messages:
+                first = await anext(messages)
+                again = [await anext(messages) for _ in range(10)][-1]
+                assert (first.attempt, again.attempt) == (1, 2)
+            assert blocks.clock.monotonic() - began >= 3600
+
+    began = time.monotonic()
+    virtually(work())
+    assert time.monotonic() - began < 60
+
+
+def test_a_thread_that_was_told_of_is_waited_for_at_real_pace():
+    async def work():
+        async with Kit() as blocks:
+            loop = asyncio.get_running_loop()
+            answered = loop.create_future()
+            loop.working(1)
+            threading.Timer(0.05, loop.call_soon_threadsafe, (answered.set_result, "in")).start()
+            async with asyncio.timeout(10):
+                assert await answered == "in"
+            loop.working(-1)
+            assert blocks.virtual
+
+    virtually(work())

@@ -11,6 +11,7 @@ import errno
 import threading
 from queue import SimpleQueue
 
+from .aside import Aside
 from .engine import Chores, Engine
 from .log.commit import Commit, Segment
 from .log.disk import Disk, replace_whole
@@ -77,6 +78,7 @@ class Committer:
         self._inline = inline
         self._interval = interval
         self._loop = asyncio.get_running_loop()
+        self._aside = Aside(self._loop)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._soon: asyncio.Handle | None = None
@@ -117,6 +119,7 @@ class Committer:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="blocks-broker-commit", daemon=True)
             self._thread.start()
+        self._aside.begin()
         self._jobs.put(job)
 
     def _cancel_timers(self) -> None:
@@ -134,9 +137,13 @@ class Committer:
             except Exception as error:  # a fault of ours is no better than one of the disk: stop, and say so
                 job.fail(OSError(errno.EIO, repr(error)))
             try:
-                self._loop.call_soon_threadsafe(self._finish, job)
+                self._loop.call_soon_threadsafe(self._finish_aside, job)
             except RuntimeError:
                 return  # the loop is closed: nobody is left to be told
+
+    def _finish_aside(self, job: Job) -> None:
+        self._aside.end()
+        self._finish(job)
 
     def _finish(self, job: Job) -> None:
         self._busy = False

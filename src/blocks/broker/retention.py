@@ -13,6 +13,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from .aside import Aside
 from .errors import BrokerError
 from .log.batch import BadBatch
 from .log.cleaner import Keep, Rewritten, drop_markers, last_values, remove, rewrite
@@ -224,11 +225,14 @@ class Retention:
             loop.call_soon_threadsafe(_settle, future, result, error)
 
         thread = threading.Thread(target=run, name="blocks-broker-clean", daemon=True)
+        aside = Aside(loop)
+        aside.begin()
         thread.start()
         try:
             return await asyncio.shield(future)
         finally:
             thread.join()
+            aside.end()
 
 
 def _limits(options: TopicOptions) -> bool:

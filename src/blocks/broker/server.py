@@ -20,6 +20,7 @@ from blocks.core.sweeper import sweeper
 
 from . import wire
 from .address import Address
+from .aside import Aside
 from .errors import BrokerError
 from .frames import Ping
 from .security import Guard, Identity, check_exposure, read_guard
@@ -347,16 +348,27 @@ class Server:
         assert guard is not None
         if self._logins is None:
             self._logins = ThreadPoolExecutor(1, thread_name_prefix="broker-login")
-        self._logins.submit(self._login, session, guard, options, done)
+        aside = Aside(self.loop)
+        aside.begin()
+
+        def told(outcome: Identity | BrokerError | None) -> None:
+            aside.end()
+            if outcome is not None:
+                done(outcome)
+
+        self._logins.submit(self._login, session, guard, options, told)
 
     def _login(
-        self, session: Session, guard: Guard, options: dict[str, Any], done: Callable[[Identity | BrokerError], None]
+        self,
+        session: Session,
+        guard: Guard,
+        options: dict[str, Any],
+        done: Callable[[Identity | BrokerError | None], None],
     ) -> None:
-        if session.closed:
-            return  # it did not wait
-        outcome: Identity | BrokerError
+        outcome: Identity | BrokerError | None = None
         try:
-            outcome = guard.login(options)
+            if not session.closed:  # else it did not wait
+                outcome = guard.login(options)
         except BrokerError as error:
             outcome = error
         try:

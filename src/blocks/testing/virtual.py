@@ -26,6 +26,10 @@ STRANGER_GRACE = (
 )
 
 
+# threads whose work the loop is told of, by run_in_executor or by ``working``: idle ones cost nothing
+_REPORTING = ("asyncio_", "edge-disk-", "edge-push", "blocks-broker-", "broker-login", "blocks-records")
+
+
 class _Sounding:
     """A loopback connection to oneself: a byte that arrives proves that what was sent before it has arrived."""
 
@@ -81,10 +85,10 @@ class _Warp(selectors.BaseSelector):
         return events
 
     def _strangers(self) -> bool:
-        """Whether threads have started since that are not the idle ones of the loop's own executor."""
+        """Whether threads have started since of whose work we know nothing."""
         if threading.active_count() <= self._known:
             return False
-        others = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
+        others = [thread for thread in threading.enumerate() if not thread.name.startswith(_REPORTING)]
         return len(others) > self._known
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -119,8 +123,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     >>> with asyncio.Runner(loop_factory=VirtualLoop) as runner:
     ...     runner.run(asyncio.sleep(3600))        # returns at once
 
-    While a call of ``run_in_executor`` is under way, time passes at its real pace. A callback that waits for ``time()`` to move without
-    awaiting a timer waits for ever.
+    While a call of ``run_in_executor`` is under way, or ``working`` was told of a thread, time passes at its real pace. A callback
+    that waits for ``time()`` to move without awaiting a timer waits for ever.
     """
 
     def __init__(self) -> None:
@@ -145,3 +149,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _job_done(self, _: object) -> None:
         self._warp.jobs -= 1
+
+    def working(self, count: int) -> None:
+        """So many more (or fewer) threads are at work that will answer through ``call_soon_threadsafe``: real time passes until then."""
+        self._warp.jobs += count
