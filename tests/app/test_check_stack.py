@@ -205,9 +205,9 @@ def test_a_key_of_another_certificate_is_told(folder: Path) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_handlers_inside_each_other_without_end_are_refused(order: int) -> None:
-    chain = {f"b{number}": {"upstreams": [f"b{number + 1}"], "timeout": 5} for number in range(3000)[::order]}
+    chain = {f"b{number}": {"upstreams": [f"b{number + 1}"], "timeout": 5} for number in range(600)[::order]}
     with pytest.raises(StackErrors, match="more than 500 handlers are inside each other"):
-        Stack.load({"balancers": chain, "upstreams": {"b3000": {"url": "http://far:80"}}}, environment={})
+        Stack.load({"balancers": chain, "upstreams": {"b600": {"url": "http://far:80"}}}, environment={})
 
 
 def test_a_stack_that_makes_no_sense_is_not_loaded(folder: Path) -> None:
@@ -287,7 +287,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES)
 def test_whatever_is_changed_is_told_and_never_raised(folder: Path, changes: list[Any]) -> None:
     tables = _changed(TABLES, changes)
@@ -311,7 +311,7 @@ def test_whatever_is_changed_is_told_and_never_raised(folder: Path, changes: lis
     assert (examined.version is None) == bool(examined.errors)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, len(RIGHT)), drop=st.integers(0, 6), put=st.text(alphabet='ab=[]{}",.#\n0 $', max_size=3))
 def test_a_damaged_text_is_told_at_a_line_of_it(folder: Path, at: int, drop: int, put: str) -> None:
     text = RIGHT[:at] + put + RIGHT[at + drop :]
