@@ -200,7 +200,11 @@ class Gateway:
         if self._observe is not None:
             self._observe(snapshot, response.status, seconds)
         if context.consumer is not None:
-            self.consumers.add(context.consumer.name, response.status)
+            counts = self.consumers.counts.get(context.consumer.name)
+            if counts is None or response.status >= 400:
+                self.consumers.add(context.consumer.name, response.status)
+            else:
+                counts[0] += 1
         if context.limited is not None:
             self.top.add(context.limited)
         if context.ends is not None:

@@ -17,20 +17,20 @@ from .compiled import Rule, Tier
 from .gcra import Gcra
 from .generations import Generations
 from .keys import Key
-from .standing import tell
+from .standing import Known, known_of
 from .step import Charged, Limits
 
 
 class Cell(NamedTuple):
-    """One limit: its key, its table, how far a request moves its arrival time, how far that may be ahead, and what is told of it."""
+    """One limit: its key, its table, how far a request moves its arrival time and how far that may be ahead, and what is told of it."""
 
     key: Key
     memory: Generations
     charge: float
     slack: float
-    rule: Rule
-    tier: Tier
-    own: Gcra
+    interval: float  # 0.0: clients are not told
+    most: float
+    refused: tuple[Rule, Tier, float]
 
 
 class Cells(Limits):
@@ -43,11 +43,14 @@ class Cells(Limits):
             tier, own = rule.default, _bucket(rule)
             assert tier is not None
             assert own is not None
-            cells.append(Cell(rule.key, own.memory, rule.cost * own.interval, own.slack, rule, tier, own))
+            interval = own.interval if rule.fields else 0.0
+            refused = (rule, tier, own.span)
+            cells.append(Cell(rule.key, own.memory, rule.cost * own.interval, own.slack, interval, own.amount, refused))
         self._cells = tuple(cells)
-        told = [cell for cell in cells if cell.rule.fields]
-        self._policy = b", ".join([cell.tier.policy for cell in told])
-        self._form = b", ".join([cell.rule.label.replace(b"%", b"%%") + b";r=%d;t=%d" for cell in told])
+        told = [cell.refused for cell in cells if cell.interval]
+        self._policy = b", ".join([tier.policy for _, tier, _ in told])
+        self._form = b", ".join([rule.label.replace(b"%", b"%%") + b";r=%d;t=%d" for rule, _, _ in told])
+        self._key = object()  # under which a head's ``Known`` is kept, for all routes that say the same
 
     def check(self, request: Request, context: Context) -> Answer:
         """None when all limits let the request pass; it is then counted in each. Else 429."""
@@ -56,7 +59,7 @@ class Cells(Limits):
         standing: list[float] = []
         refused: list[Charged] = []
         last = key = None
-        for of, memory, charge, slack, rule, tier, own in self._cells:
+        for of, memory, charge, slack, interval, most, about in self._cells:
             if of is not last:
                 last = of
                 key = of(request, context)
@@ -69,12 +72,13 @@ class Cells(Limits):
             tat = (now if tat is None or tat < now else tat) + charge
             used = tat - now
             if used > slack:
-                refused.append((rule, tier, key, used - own.span))
+                rule, tier, span = about
+                refused.append((rule, tier, key, used - span))
                 continue
             taken.append((memory, key, tat))
-            if rule.fields:
-                left = (slack - used) / own.interval
-                standing += (left if left < own.amount else own.amount, ceil(used))
+            if interval:
+                left = (slack - used) // interval
+                standing += (left if left < most else most, ceil(used))
         if refused:
             return self._refuse(refused, context)
         for memory, key, tat in taken:
@@ -88,7 +92,14 @@ class Cells(Limits):
         standing = context.charged
         if standing is not None:
             context.charged = None
-            tell(response, self._policy, self._form % tuple(standing))
+            headers = response.headers
+            known: Known | None = headers.section.derived.get(self._key)
+            if known is None or known.last is None or known.numbers != standing:
+                known = known_of(response, self._key, self._policy)
+                headers.section = known.say(self._form % tuple(standing))
+                known.numbers = standing
+            else:
+                headers.section = known.last
         return response
 
 

@@ -16,14 +16,14 @@ class Standing(Section):
 
     __slots__ = ("_before", "_pairs", "value")
 
-    def __init__(self, known: _Known, value: bytes) -> None:
+    def __init__(self, before: list[Pair], wire: bytes, value: bytes, *, dated: bool) -> None:
         self.value = value
-        self._before = known.pairs
+        self._before = before
         self._pairs: list[Pair] | None = None
         self.derived = {}
         self._index = None
-        self._wire = b"%bRatelimit: %b\r\n" % (known.wire, value)
-        self._dated = known.dated
+        self._wire = b"%bRatelimit: %b\r\n" % (wire, value)
+        self._dated = dated
         self.sent = None
 
     @property
@@ -35,30 +35,39 @@ class Standing(Section):
         return pairs
 
 
-class _Known:
+class Known:
     """What a service's head and the policies come to, and the last answer made of them: a client far below its limits
     stands where it stood, so that the head is often the very same. It does not name the section it is kept with: a cycle."""  # fmt: skip
 
-    __slots__ = ("dated", "last", "pairs", "wire")
+    __slots__ = ("_dated", "_pairs", "_wire", "last", "numbers")
 
     def __init__(self, section: Section, policy: bytes) -> None:
         pairs = section.pairs
         if section.has(b"ratelimit") or section.has(b"ratelimit-policy"):
             section = Section([pair for pair in pairs if pair[0] not in OURS])
-        self.pairs = [*section.pairs, (b"ratelimit-policy", policy)]
-        self.wire = b"%bRatelimit-Policy: %b\r\n" % (section.wire, policy)
-        self.dated = section.has_date
+        self._pairs = [*section.pairs, (b"ratelimit-policy", policy)]
+        self._wire = b"%bRatelimit-Policy: %b\r\n" % (section.wire, policy)
+        self._dated = section.has_date
         self.last: Standing | None = None
+        self.numbers: list[float] | None = None  # what ``last`` was formatted from, for who knows them
+
+    def say(self, value: bytes) -> Standing:
+        """The head with this RateLimit."""
+        last = self.last
+        if last is None or last.value != value:
+            last = self.last = Standing(self._pairs, self._wire, value, dated=self._dated)
+        return last
+
+
+def known_of(response: Response, key: object, policy: bytes) -> Known:
+    """What is known of the answer's head under ``key``; what a service behind said of its own limits is replaced."""
+    section = response.headers.section
+    known: Known | None = section.derived.get(key)
+    if known is None:
+        known = section.derived[key] = Known(section, policy)
+    return known
 
 
 def tell(response: Response, policy: bytes, value: bytes) -> None:
-    """Put both fields on an answer; what a service behind said of its own limits is replaced."""
-    headers = response.headers
-    derived = headers.section.derived
-    known: _Known | None = derived.get((OURS, policy))
-    if known is None:
-        known = derived[(OURS, policy)] = _Known(headers.section, policy)
-    last = known.last
-    if last is None or last.value != value:
-        last = known.last = Standing(known, value)
-    headers.section = last
+    """Put both fields on an answer."""
+    response.headers.section = known_of(response, (OURS, policy), policy).say(value)

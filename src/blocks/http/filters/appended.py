@@ -50,10 +50,12 @@ class Appended(Section):
 
     def has(self, name: bytes) -> bool:
         """Whether a lower-case name is among them."""
+        if self._base.has(name):  # first: what is asked for on the data path (Host, Date) is there
+            return True
         for pair in self._extra:  # any() over a generator costs three times as much
             if pair[0] == name:
                 return True
-        return self._base.has(name)
+        return False
 
     @property
     def wire(self) -> bytes:
