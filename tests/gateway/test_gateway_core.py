@@ -214,6 +214,39 @@ async def test_versions_in_the_path_and_the_end_of_one() -> None:
         Gateway([route("/", echo, deprecated="2026-02-01", sunset="2026-01-01")])
 
 
+async def test_a_path_that_says_no_version_is_that_of_the_default_one_under_the_same_limits() -> None:
+    async def told(request: Request) -> Response:
+        return Response(200, body=request.target.encode())
+
+    routes = [
+        route("/orders/{id}", told, version="1", methods="GET", limit="3/h"),
+        route("/orders/{id}", told, version="2"),
+        route("/", told, version="1", exact=True),
+        route("/plain", told),
+    ]
+    gateway = Gateway(routes, versions=Versions(default="1"))
+
+    async def ask(target: str, method: str = "GET") -> tuple[int, bytes]:
+        response = await gateway(Request(method, target, {"host": "a"}))
+        return response.status, bytes(response.body) if response.status == 200 else b""
+
+    assert await ask("/orders/7?a=1") == (200, b"/v1/orders/7?a=1")
+    assert await ask("/v1/orders/7") == (200, b"/v1/orders/7")
+    assert await ask("/orders/../orders/7") == (200, b"/v1/orders/7")
+    assert [status for status, _ in (await ask("/orders/7"), await ask("/v1/orders/7"))] == [429, 429], (
+        "no second allowance"
+    )
+    assert await ask("/v2/orders/7") == (200, b"/v2/orders/7")
+    assert await ask("/") == (200, b"/v1")
+    assert await ask("/plain") == (200, b"/plain")
+    assert [(await ask(target))[0] for target in ("/v3/orders/7", "/nowhere", "/v1/plain")] == [404, 404, 404]
+    assert (await ask("/orders/7", "POST"))[0] == 405
+    without = Gateway(routes)
+    assert [
+        (await without(Request("GET", target, {"host": "a"}))).status for target in ("/orders/7", "/v1/orders/7")
+    ] == [404, 200]
+
+
 async def test_a_version_by_field_says_so_in_vary() -> None:
     app = Gateway([route("/", echo, version="1")], versions=Versions(by="header", default="1"))
     assert (await ask(app)).headers["vary"] == "api-version"

@@ -47,7 +47,7 @@ class Snapshot:
     """Never changed once it is made. ``label`` names it in the history; ``encoded_slash`` and ``semicolon`` are path rules."""
 
     __slots__ = (
-        "_by_host", "_seen", "addresses", "encoded_slash", "label", "lanes", "semicolon", "site", "source", "table",
+        "_by_host", "_default", "_seen", "addresses", "encoded_slash", "label", "lanes", "semicolon", "site", "source", "table",
     )  # fmt: skip
 
     def __init__(
@@ -70,9 +70,15 @@ class Snapshot:
         self.semicolon = semicolon
         self.label = label
         self.source = source
+        routes = list(routes)
+        if versions is None and any(route.version is not None for route in routes):
+            versions = Versions()  # a version that nothing says how to ask for must not be passed over
         ready = [_versioned(route, versions) for route in routes]
         self.table = Table(ready, random=site.random, versions=versions, on_error=on_error)
         self._by_host = self.table.by_host
+        self._default = (
+            f"/v{versions.default}" if versions is not None and versions.in_path and versions.default else ""
+        )
         self._seen: dict[str, Seen] = {}
         self.lanes: dict[Route, Lane] = {}
         for place, route in enumerate(self.table.routes):
@@ -131,6 +137,9 @@ class Snapshot:
         if found is None:
             clean = False
             found = self.table.search(method, host, path, request)
+        if self._default and isinstance(found, Missed) and not found.allowed:
+            path, found = self._by_default(request, host, path, found)
+            clean = False
         if isinstance(found, Missed):
             if method != "OPTIONS" or not found.allowed:
                 return found
@@ -144,6 +153,16 @@ class Snapshot:
                 self._seen.clear()
             self._seen[key] = seen
         return seen
+
+    def _by_default(self, request: Request, host: str, path: str, missed: Missed) -> tuple[str, Found | Missed]:
+        """A path that no route takes and that says no version is that of the default one: the same route, and the same limits."""
+        versioned = self._default if path == "/" else self._default + path
+        found = self.table.match(request.method, host, versioned, request)
+        if isinstance(found, Missed) and not found.allowed:
+            return path, missed
+        request.state.setdefault("target", request.target)
+        request.target = versioned + request.target[len(path) :]
+        return versioned, found
 
     def _preflight(self, request: Request, host: str, path: str) -> Found | None:
         """A CORS preflight belongs to the route of the method that it asks for, when that route has CORS."""
