@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from blocks.app.explain import Explainer, Stop, asked, explain
+from blocks.app.explain import Explainer, Stop, asked, explain, told
 from blocks.app.stack import Stack
 from blocks.http.message import Peer, Request, Response
 
@@ -160,6 +160,48 @@ def test_limits_are_those_of_the_consumer_and_the_tier() -> None:
 def test_an_upgrade_passes_the_edge(stack: Stack) -> None:
     found = stops(way(stack, "GET", "/users/7", [("Connection", "upgrade"), ("Upgrade", "websocket")]))["edges.front"]
     assert (found["step"], found["why"]) == ("pass", "an upgrade is for the origin")
+
+
+def test_a_composition_asks_for_each_branch() -> None:
+    branches = {
+        "user": {"service": "app", "path": "/users/{id}"},
+        "far": {"service": "far", "path": "/f/{user.org}", "method": "post"},
+    }
+    tables = {
+        "servers": {"s": {"listen": "127.0.0.1:0", "handler": "api"}},
+        "gateways": {
+            "api": {
+                "routes": [
+                    {"path": "/home/{id}", "compose": {"branches": branches}},
+                    {"path": "/m", "service": "app", "mirror": "far"},
+                ],
+                "services": {"far": {"url": "http://far:80/x", "timeout": "3s"}},
+            }
+        },
+        "apps": {"app": {"python": "json:dumps"}},
+    }
+    stack = Stack.load(tables, environment={})
+    gateway = way(stack, "GET", "/home/7").next[0]
+    assert gateway.says["answer"] == "compose"
+    assert [(one.block, one.says["when"]) for one in gateway.next] == [
+        ("apps.app", "for the branch user"),
+        ("http://far:80/x", "for the branch far"),
+    ]
+    assert gateway.next[0].says["target"] == "GET /users/7"
+    assert gateway.next[1].says["asks"] == "POST http://far:80/x/f/{user.org}"
+    mirrored = way(stack, "GET", "/m").next[0].next
+    assert [(one.block, one.says.get("when")) for one in mirrored] == [
+        ("apps.app", None),
+        ("http://far:80/x", "mirror"),
+    ]
+
+
+def test_many_ways_are_not_all_told_as_text() -> None:
+    members = [f"http://10.0.0.{number}:80" for number in range(20)]
+    tables = {"servers": {"s": {"listen": "127.0.0.1:0", "handler": "b"}}, "balancers": {"b": {"upstreams": members}}}
+    stop = way(Stack.load(tables, environment={}), "GET", "/")
+    assert "    … and 12 more (--json has all)" in told(stop)
+    assert len(stop.next[0].next) == 20
 
 
 def test_a_canary_is_one_of_the_ways(stack: Stack) -> None:

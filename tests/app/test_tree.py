@@ -68,6 +68,17 @@ def test_a_gateway_of_a_file_of_its_own_is_drawn_with_its_routes(tmp_path: Path)
     ]
 
 
+def test_who_is_only_mirrored_to_is_asked_too(tmp_path: Path) -> None:
+    path = tmp_path / "stack.toml"
+    path.write_text(
+        '[servers.s]\nlisten = "127.0.0.1:0"\nhandler = "g"\n'
+        '[[gateways.g.routes]]\npath = "/"\nrespond = { body = "x" }\nmirror = "m"\n[upstreams.m]\nurl = "http://m:80"\n'
+    )
+    result = run(path)
+    assert "      └─ / → upstreams.m" in result.stdout
+    assert result.stderr == ""
+
+
 def test_json_has_blocks_and_links(file: Path) -> None:
     found = json.loads(run(file, "--json").stdout)
     assert found["roots"] == ["servers.public", "servers.hello", "brokers.events"]

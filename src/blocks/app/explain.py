@@ -170,10 +170,10 @@ class Explainer:
 
         says, asks = explain(node.block, request, *self._who)
         below = [
-            self._reference(reference, request.copy(), when, timeouts)
-            if is_url(reference) or reference in self._homes
-            else Stop(reference, {"when": when} if when else {}, [])
-            for reference, when, timeouts in asks
+            self._reference(ask.reference, ask.request(request), ask.when, ask.timeouts)
+            if is_url(ask.reference) or ask.reference in self._homes
+            else Stop(ask.reference, {"when": ask.when} if ask.when else {}, [])
+            for ask in asks
         ]
         return Stop(f"gateways.{name}", says, below)
 
@@ -238,6 +238,8 @@ def _upstream(
 
 # -- for people
 
+_MOST = 8  # ways on from a block that are told as text; the others are much the same
+
 
 def told(stop: Stop, depth: int = 0) -> list[str]:
     """Lines of text: each block, what there is to say of it, and below it where the request goes."""
@@ -245,8 +247,10 @@ def told(stop: Stop, depth: int = 0) -> list[str]:
     lines = [f"{indent}{stop.block}"]
     for key, value in stop.says.items():
         lines += _lines(key.replace("_", " "), value, indent + "    ")
-    for one in stop.next:
+    for one in stop.next[:_MOST]:
         lines += told(one, depth + 1)
+    if len(stop.next) > _MOST:
+        lines.append(f"{indent}  … and {len(stop.next) - _MOST} more (--json has all)")
     return lines
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from blocks.core.quantities import seconds
 from blocks.http.handler import walk
@@ -11,7 +11,27 @@ from blocks.http.message import Request
 
 from .slot import Slot
 
-Ask = tuple[str, str, tuple[float, float] | None]  # a NAME or a URL, when it is asked, and the timeouts of a URL
+_ENDS = ("publish", "subscribe", "compose", "jobs")
+
+
+class Ask(NamedTuple):
+    """``reference`` (a NAME or a URL) is asked ``when``; ``timeouts`` are those of a URL.
+
+    A composition's branch has a request of its own: ``method`` and ``target``.
+    """
+
+    reference: str
+    when: str = ""
+    timeouts: tuple[float, float] | None = None
+    method: str = ""
+    target: str = ""
+
+    def request(self, came: Request) -> Request:
+        """What is asked, of the request as it came through the gateway."""
+        asked = came.copy()
+        if self.target:
+            asked.method, asked.target = self.method, self.target
+        return asked
 
 
 def explain(front: Any, request: Request, consumer: str = "", tier: str = "") -> tuple[dict[str, Any], list[Ask]]:
@@ -24,13 +44,11 @@ def explain(front: Any, request: Request, consumer: str = "", tier: str = "") ->
     who = Consumer(consumer, tier=tier, method="explain") if consumer else None
     client = str(request.peer.client[0])
     told = explained(snapshot, request.method, request.target, fields, client=client, consumer=who)
-    says: dict[str, Any] = {
-        key: told[key] for key in ("client", "path", "status", "why", "route", "template", "params") if key in told
-    }
+    keys = ("client", "path", "status", "why", "route", "template", "params", "steps")
+    says: dict[str, Any] = {key: told[key] for key in keys if key in told}
     if "route" not in told:
         return says, []
     lane, context = _lane(front, request, told)
-    says["steps"] = told["steps"]
     if lane.route.timeout is not None:
         says["timeout"] = lane.route.timeout
     before = (request.method, request.target)
@@ -38,24 +56,19 @@ def explain(front: Any, request: Request, consumer: str = "", tier: str = "") ->
         says["note"] = "transform depends on the body: what the service is asked for is not known here"
     elif (request.method, request.target) != before:
         says["transformed"] = f"{request.method} {request.target}"
-    asks = list(_asks(front, lane))
-    for end in ("publish", "subscribe", "compose", "jobs"):
-        if end == told["service"]:
-            says["answer"] = end
-            says |= _messages(front, lane, end)
-    if not asks and "answer" not in says:
-        says["answer"] = told["service"]
+    end = told["service"] if told["service"] in _ENDS else ""
+    if end:
+        says["answer"] = end
+        says |= _messages(front, lane, end)
+    asks = list(
+        _branches(front, lane, told["params"]) if end == "compose" else _named(front, lane.route.handler, _when(end))
+    )
+    for step in lane.plan.steps:
+        for part in getattr(step, "parts", ()):
+            asks += _named(front, part, step.name)
+    if not asks and not end:
+        says["answer"] = _fixed(front, lane) or told["service"]
     return says, asks
-
-
-def _messages(front: Any, lane: Any, end: str) -> dict[str, Any]:
-    """The broker and the topic of a route that publishes or subscribes, as the file has them."""
-    for table in front.loaded.settings.routes:
-        given = table.get(end)
-        if table.get("path") == lane.route.template.text and isinstance(given, dict):
-            broker = given.get("to") or given.get("source")
-            return {"broker": broker, "topic": given.get("topic")} if broker else {}
-    return {}
 
 
 def _lane(front: Any, request: Request, told: dict[str, Any]) -> tuple[Any, Any]:
@@ -80,27 +93,58 @@ def _transformed(lane: Any, request: Request, context: Any) -> bool:
     return True
 
 
-def _asks(front: Any, lane: Any) -> Iterator[Ask]:
-    """The service, then those of the steps (canary, mirror)."""
-    yield from _named(front, lane.route.handler, "")
-    for step in lane.plan.steps:
-        for part in getattr(step, "parts", ()):
-            yield from _named(front, part, step.name)
+def _when(end: str) -> str:
+    return "behind, as a job" if end == "jobs" else ""
+
+
+def _table(front: Any, lane: Any, key: str) -> Mapping[str, Any]:
+    """What stands under ``key`` in the route's table, when that is a table."""
+    for table in front.loaded.settings.routes:
+        if table.get("path") == lane.route.template.text and isinstance(table.get(key), Mapping):
+            found: Mapping[str, Any] = table[key]
+            return found
+    return {}
+
+
+def _messages(front: Any, lane: Any, end: str) -> dict[str, Any]:
+    """The broker and the topic of a route that publishes or subscribes, as the file has them."""
+    given = _table(front, lane, end)
+    broker = given.get("to") or given.get("source")
+    return {"broker": broker, "topic": given.get("topic")} if broker else {}
+
+
+def _fixed(front: Any, lane: Any) -> str:
+    given = _table(front, lane, "respond")
+    return f"{given.get('status', 200)}, fixed" if type(lane.route.handler).__name__ == "Fixed" else ""
+
+
+def _branches(front: Any, lane: Any, params: Mapping[str, str]) -> Iterator[Ask]:
+    """What a composition asks: each branch's own path, with the parameters that are known; the others are left as they are written."""
+    branches = _table(front, lane, "compose").get("branches", {})
+    for name, branch in branches.items():
+        target = str(branch.get("path", "/"))
+        for param, value in params.items():
+            target = target.replace(f"{{{param}}}", value)
+        service = str(branch.get("service", ""))
+        known = next(
+            _named(front, front.gateway.snapshot.site.services[service], f"for the branch {name}"), Ask(service)
+        )
+        yield known._replace(method=str(branch.get("method", "GET")).upper(), target=target)
 
 
 def _named(front: Any, part: object, when: str) -> Iterator[Ask]:
+    """The handlers of the stack, and the services of the gateway's own, that stand inside ``part``."""
     from blocks.gateway.config.services import Service
 
     seen: set[str] = set()
     for one in walk(part):
-        name = ""
-        timeouts = None
+        ask = None
         if isinstance(one, Slot):
-            name = one.name
+            ask = Ask(one.name, when)
         elif isinstance(one, Service):
             table = front.loaded.settings.services[one.name]
-            name = table.url or f"python {table.python}"
             timeouts = (seconds(table.timeout), seconds(table.connect_timeout))
-        if name and name not in seen:
-            seen.add(name)
-            yield name, when, timeouts
+            ask = Ask(table.url or f"python {table.python}", when, timeouts)
+        if ask is not None and ask.reference not in seen:
+            seen.add(ask.reference)
+            yield ask

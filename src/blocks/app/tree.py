@@ -15,7 +15,7 @@ from blocks.core.masking import masked
 
 from .bench import is_url
 from .check import FILE, opened
-from .sense.graph import Graph, urls
+from .sense.graph import NAMING, Graph, urls
 from .sense.view import View
 from .tables import HANDLERS, StackTable
 
@@ -116,7 +116,7 @@ def _ends(graph: Graph, at: At, value: Any, blocks: dict[str, Block]) -> Iterato
             if key in ("publish", "subscribe") and isinstance(item, Mapping):
                 yield from _broker(graph, item, blocks)
             yield from _ends(graph, at, item, blocks)
-        elif key == "service" and isinstance(item, str):
+        elif key in NAMING and isinstance(item, str):
             if isinstance(own, Mapping) and item in own:
                 yield _own(at, item, own[item], blocks)
             elif item in graph.homes:

@@ -12,6 +12,7 @@ from ..bench import is_url, meant
 from ..tables import HANDLERS
 from .view import View
 
+NAMING = ("service", "mirror")  # keys of a route whose text is the name of a handler
 DEEPEST = 500  # handlers inside each other: a call a level, and Python ends at 1,000
 
 
@@ -99,7 +100,7 @@ def services(tables: Mapping[str, Any]) -> Iterator[tuple[At, str]]:
 def _named(value: Any, at: At) -> Iterator[tuple[At, str]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            if key == "service" and isinstance(item, str) and item:
+            if key in NAMING and isinstance(item, str) and item:
                 yield (*at, key), item
             else:
                 yield from _named(item, (*at, str(key)))
