@@ -76,8 +76,9 @@ class Candidate:
         self.methods = route.methods
         self.version = route.version
         self.marks = marks_of(route)
-        predicates = [field_predicate(name, value) for name, value in route.headers.items()]
-        predicates += [query_predicate(name, value) for name, value in route.query.items()]
+        predicates = [field_predicate(name, value) for name, value in route.headers.items()] if route.headers else []
+        if route.query:
+            predicates += [query_predicate(name, value) for name, value in route.query.items()]
         if route.version is not None and versions is not None and not versions.in_path:
             version = route.version
             predicates.append(lambda request: versions.asked(request) == version)
@@ -105,7 +106,7 @@ def marks_of(route: Route) -> tuple[object, ...]:
     """What a route asks of a request beside the path: equal for two routes that take the same requests."""
 
     def frozen(table: Mapping[str, Any]) -> tuple[object, ...]:
-        return tuple(sorted((name, repr(value)) for name, value in table.items()))
+        return tuple(sorted((name, repr(value)) for name, value in table.items())) if table else ()
 
     return (route.methods, frozen(route.headers), frozen(route.query), route.version)
 
@@ -133,7 +134,8 @@ class Leaf:
                 break
         else:
             self.candidates.append(Candidate(route, versions))
-            self.candidates.sort(key=lambda candidate: candidate.rank)
+            if len(self.candidates) > 1:
+                self.candidates.sort(key=lambda candidate: candidate.rank)
         self._plain = all(len(one.routes) == 1 and one.total > 0 and not one.predicates for one in self.candidates)
 
     def straight(self, method: str) -> Route | None:
