@@ -157,6 +157,24 @@ async def test_a_purge_that_was_done_stays_done_over_a_power_cut(blocks):
         assert origin.journal.total == asked + 10
 
 
+async def test_a_purge_whose_sync_failed_is_written_again(blocks):
+    origin = await blocks.origin(Response(200, {"cache-control": "max-age=86400"}, b"old"))
+    disk = blocks.disk()
+    edge = await blocks.edge(origin, disk=disk)
+    for number in range(10):
+        await edge.get(f"/{number}")
+    await edge.store.sync()
+    armed = disk.fault.matching("*purges").next().sync_error()
+    edge.purge(host=edge.url.partition("://")[2])
+    await edge.store.sync()
+    assert armed.hits
+    await disk.power_cut("torn")
+    await disk.power_on()
+    for number in range(10):
+        assert (await edge.get(f"/{number}")).body == b"old"
+    assert origin.journal.total == 20
+
+
 async def test_the_same_seed_leaves_the_same(blocks):
     from blocks.testing import Kit
 

@@ -123,3 +123,41 @@ def test_every_verb_is_a_method():
     for verb in VERBS:
         arm(faults, f"{verb} {needs.get(verb, '')}")
     assert len(faults.rules) == len(VERBS)
+
+
+async def test_a_link_is_steered_over_http(blocks):
+    from blocks.testing.control import Control
+
+    origin = await blocks.origin("hello")
+    link = await blocks.link(origin)
+    control = Control(link)
+
+    async def tell(path: str, body: str = "") -> int:
+        return (await control(Request("POST", path, None, body.encode()))).status
+
+    assert await tell("/stall", "to-client") == 200
+    assert (link.stalled("to-client"), link.stalled("to-server")) == (True, False)
+    assert await tell("/stall") == 200
+    assert link.stalled("to-server")
+    assert await tell("/flow") == 200
+    assert not link.stalled("to-client")
+    assert await tell("/slow", "to-client 2s\nto-server 500ms\n") == 200
+    assert link.latency == {"to-client": 2.0, "to-server": 0.5}
+    assert [
+        await tell(path, body) for path, body in [("/stall", "up"), ("/slow", "to-client"), ("/slow", "to-client x")]
+    ] == [400] * 3
+    assert await tell("/nothing") == 404
+    assert (await Control(origin)(Request("POST", "/stall"))).status == 404
+
+
+async def test_rules_over_http_are_armed_all_or_none(blocks):
+    from blocks.testing.control import Control
+
+    origin = await blocks.origin()
+    control = Control(origin)
+    bad = await control(Request("POST", "/arm", None, b"next 1: reset\nnext two: reset"))
+    assert (bad.status, origin.fault.rules) == (400, [])
+    good = await control(Request("POST", "/arm", None, b"next 1: reset\nnext 2: status 503"))
+    assert (good.status, len(origin.fault.rules)) == (200, 2)
+    assert (await control(Request("POST", "/clear"))).status == 200
+    assert origin.fault.rules == []

@@ -10,13 +10,20 @@ from blocks.http.message import Request, Response
 from .door import Door
 from .faultline import arm
 from .faults import Faults
+from .link import BOTH, Direction, Link
 from .rules import Armed
 
 MOST = 64 * 1024  # bytes of rules in one request
+_OF_ALL = ("/arm", "/clear", "/refuse", "/crash", "/recover")
+_OF_LINKS = ("/stall", "/flow", "/slow")
 
 
 class Control:
-    """``POST /arm``: a rule a line, all or none, in one step. ``POST /clear``, ``/refuse``, ``/crash``, ``/recover``. ``GET /faults``."""
+    """``POST /arm``: a rule a line, all or none, in one step. ``POST /clear``, ``/refuse``, ``/crash``, ``/recover``. ``GET /faults``.
+
+    Of a TCP proxy also ``POST /stall`` (the body: to-client, to-server, or nothing for both), ``/flow``, and ``/slow`` (the body:
+    ``to-client 200ms``, a line for each direction).
+    """
 
     def __init__(self, door: Door, armed: Iterable[tuple[str, Armed]] = ()) -> None:
         self._door = door
@@ -28,9 +35,7 @@ class Control:
         if request.method == "GET" and path == "/faults":
             return self._shown()
         if request.method != "POST":
-            return Response.text(
-                "GET /faults, or POST /arm, /clear, /refuse, /crash, /recover\n", 405, {"allow": "GET, POST"}
-            )
+            return Response.text(f"GET /faults, or POST {', '.join(self._commands())}\n", 405, {"allow": "GET, POST"})
         if path == "/arm":
             return self._arm((await request.read(MOST)).decode("utf-8", "replace"))
         if path == "/clear":
@@ -42,8 +47,31 @@ class Control:
             self._door.crash()
         elif path == "/recover":
             await self._door.recover()
+        elif path in self._commands():
+            return self._of_link((await request.read(MOST)).decode("utf-8", "replace"), path)
         else:
-            return Response.text(f"there is no {path}\n", 404)
+            return Response.text(f"there is no {path}; there are {', '.join(self._commands())}\n", 404)
+        return self._shown()
+
+    def _commands(self) -> tuple[str, ...]:
+        return (*_OF_ALL, *_OF_LINKS) if isinstance(self._door, Link) else _OF_ALL
+
+    def _of_link(self, text: str, path: str) -> Response:
+        link = self._door
+        assert isinstance(link, Link)
+        try:
+            if path == "/stall":
+                link.stall(*(_direction(word) for word in text.split()))
+            elif path == "/flow":
+                link.flow()
+            else:
+                words = [line.split() for line in text.splitlines() if line.strip()]
+                if not all(len(pair) == 2 for pair in words):
+                    raise ConfigError("a latency is written like: to-client 200ms")
+                found = {_direction(direction).replace("-", "_"): span for direction, span in words}
+                link.slow(**found)
+        except ConfigError as error:
+            return Response.text(f"{error}\n", 400)
         return self._shown()
 
     def _arm(self, text: str) -> Response:
@@ -60,3 +88,10 @@ class Control:
     def _shown(self) -> Response:
         rules = [{"rule": line, "hits": rule.hits[-1000:], "spent": rule.spent} for line, rule in self._rules]
         return Response.json({"seen": self._door.fault.seen, "connections": self._door.connections, "armed": rules})
+
+
+def _direction(word: str) -> Direction:
+    for direction in BOTH:
+        if word == direction:
+            return direction
+    raise ConfigError(f"{word!r} is no direction; there are {' and '.join(BOTH)}")
