@@ -36,12 +36,14 @@ class TooManyFills(ClientFault):
 class Admission:
     """Counts requests to the origin; ``limit`` at a time, ``per_client`` for each client (a bucket that holds one period's worth).
 
-    ``under_way`` goes up with ``enter`` and is to be counted down by whoever entered. ``via`` is the name in Via, None for no Via.
+    ``under_way`` goes up with ``enter`` and is to be counted down by whoever entered. ``bounded``: clients have rates. ``via`` is the name
+    in Via, None for no Via.
     """
 
     def __init__(self, name: str, limit: int, per_client: Rate | None, random: Random, via: str | None) -> None:
         self.limit = limit
         self.under_way = 0
+        self.bounded = per_client is not None
         self._rate = per_client
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client: (tokens, at)
         if via is not None and not _PSEUDONYM.fullmatch(via):

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from .visit import Visit
 
 
-async def first_answer(edge: Edge, visit: Visit, entry: Entry, response: Response) -> Response:
-    """What the one who asked the origin gets: the origin's own fields, unless it asked for a part or on a condition."""
+def first_answer(edge: Edge, visit: Visit, entry: Entry, coded: Entry, response: Response) -> Response:
+    """What the one who asked the origin gets: the origin's own fields, unless it asked for a part or on a condition.
+
+    ``coded`` is the entry in the coding that the client likes best.
+    """
     body = entry.body
     status = cache_status.forwarded(
         edge.name,
@@ -31,8 +34,7 @@ async def first_answer(edge: Edge, visit: Visit, entry: Entry, response: Respons
         detail=visit.detail,
     )
     transformed = entry.flags & TRANSFORM
-    if transformed:
-        entry = await edge.coded(visit, entry)
+    entry = coded
     if response.status != 206 and (transformed or not visit.facts.plain):
         age = [pair for pair in response.headers.raw if pair[0] == b"age"]
         fields = Section([*entry.section.pairs, *age, (b"cache-status", status.encode("latin-1"))])

@@ -204,7 +204,10 @@ class Edge:
             if entry is None or entry.flags & PASS:
                 if entry is not None and self.now() - entry.born > entry.lifetime:
                     entry = None
-                route = self._straight_on(request.target, key, entry)
+                if entry is not None and self.store is None and not self._rules and not self.library.searches:
+                    route: Route | None = self._route  # nothing can have changed since it was noted
+                else:
+                    route = self._straight_on(request.target, key, entry)
                 if route is not None:
                     return await plain_miss(self, request, facts, route, key, entry)
             elif entry.flags & MARKER:

@@ -13,14 +13,15 @@ from blocks.http.message import Headers, Request, Response
 
 from . import cache_status, steps
 from .collapse import Abandoned, Flight
+from .defence import is_plain_path
 from .entry import Entry
 from .rules import Route
 from .ruling import Ruling, ruling_of
 from .storing import pass_by
+from .visit import Facts, Visit
 
 if TYPE_CHECKING:
     from .edge import Edge
-    from .visit import Facts
 
 
 async def plain_miss(
@@ -34,7 +35,12 @@ async def plain_miss(
         flight = edge.flights[key] = Flight()
     asked_at = edge.now()
     try:
-        edge.admit(request, request.target)
+        admission = edge.admission
+        if admission.bounded or admission.under_way >= admission.limit or edge.told is not None:
+            edge.admit(request, request.target)
+        else:
+            admission.under_way += 1
+            edge.counts.fills += 1
         headers = Headers.of(edge.forwarded(facts, request))
         asked = Request(
             "GET", request.target, headers, peer=request.peer, deadline=request.deadline, inform=request.inform
@@ -42,12 +48,15 @@ async def plain_miss(
         try:
             response = await edge.origin(asked)
         finally:
-            edge.admission.under_way -= 1
+            admission.under_way -= 1
         ruling = ruling_of(facts.asked, response.status, response.headers.section, route, edge.clock)
         if ruling.verdict.refused:
             _refuse(edge, key, flight, noted, asked_at, response, ruling)
         else:
-            visit = edge.visit(request, facts)
+            asked_for = facts.asked
+            if not edge.rfc and not is_plain_path(request.target.partition("?")[0]):
+                asked_for = asked_for._replace(plain_path=False)
+            visit = Visit(request, facts, request.target, key, route, asked_for, asked_at)
             visit.reason, visit.fetched_status = cache_status.URI_MISS, response.status
             outcome = await steps.received(edge, visit, flight or Flight(), response, asked_at)
             assert isinstance(outcome, Response)

@@ -26,7 +26,7 @@ from . import cache_status
 from .answers import counted, deliver, first_answer, from_origin, hit_section, uncached
 from .collapse import Abandoned, Flight, is_joinable
 from .deliver import partial_response, unsatisfiable
-from .entry import PARTIAL, PASS, Entry
+from .entry import PARTIAL, PASS, TRANSFORM, Entry
 from .freshness import is_fresh, may_revalidate_behind, may_serve_on_error
 from .invalidation import invalidated_tags, invalidated_urls, invalidates, same_origin
 from .ranges import Parts, parse_content_range, parse_range, range_holds, wanted
@@ -282,7 +282,8 @@ async def received(edge: Edge, visit: Visit, flight: Flight, response: Response,
     entry, refused = keep(edge, visit, response, asked_at)
     if entry is not None:
         flight.land(entry)
-        return await first_answer(edge, visit, entry, response)
+        coded = await edge.coded(visit, entry) if entry.flags & TRANSFORM else entry
+        return first_answer(edge, visit, entry, coded, response)
     edge.counts.refused += 1
     visit.detail = refused
     if old is not None and status < 500 and not visit.asked.no_store:

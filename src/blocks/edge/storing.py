@@ -37,9 +37,7 @@ _SEARCH = b"No-Vary-Search: "
 FOREVER = 10.0 * 365 * 86400
 
 
-def keep(
-    edge: Edge, visit: Visit, response: Response, asked_at: float, key: str | None = None
-) -> tuple[Entry | None, str]:
+def keep(edge: Edge, visit: Visit, response: Response, asked_at: float) -> tuple[Entry | None, str]:
     """(the entry of a response, or None; why it was refused). A body that is still coming is led into the entry.
 
     An entry is findable once its body is complete; until then those who fly with it read it. When the body will not be stored for its
@@ -54,7 +52,7 @@ def keep(
     names = ruling.names
     if refused or names is None:
         return None, refused or "vary"
-    key = visit.key if key is None else key
+    key = visit.key
     coded = edge.coder is not None and edge.coder.applies(section, status)
     if ruling.as_it_is and not coded:
         wire = section.wire
