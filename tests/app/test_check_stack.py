@@ -225,6 +225,14 @@ def test_every_example_is_fine(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert examine(path, {}).found == []
 
 
+def test_a_token_that_everybody_may_change_is_doubtful(folder: Path) -> None:
+    (folder / "token").write_text("0123456789abcdef0123\n")
+    text = RIGHT.replace("workers = 1", 'workers = 1\nadmin_token_file = "token"')
+    for mode, count in ((0o600, 0), (0o444, 0), (0o666, 1)):  # 0444: what Docker and Kubernetes make of a secret
+        (folder / "token").chmod(mode)
+        assert len(looked_at(folder, text).found) == count
+
+
 # -- the command
 
 

@@ -99,7 +99,7 @@ def _no_password() -> str:
 
 
 def tokens(graph: Graph) -> Iterator[Complaint]:
-    """An admin token that is too short, or that everybody on the machine may read."""
+    """An admin token that is too short, or that everybody on the machine may change."""
     view = graph.view
     at: At = ("process", "admin_token_file")
     text = view.text(at) if view.given(at) else None
@@ -108,8 +108,8 @@ def tokens(graph: Graph) -> Iterator[Complaint]:
     path = view.folder(at) / text
     if len(path.read_bytes()[:4096].strip()) < TOKEN:
         yield Complaint(at, f"{text}: an admin token has at least {TOKEN} characters")
-    if os.name == "posix" and path.stat().st_mode & 0o044:
-        said = f"{text} may be read by every user of the machine; chmod 600 keeps it to its owner"
+    if os.name == "posix" and path.stat().st_mode & 0o002:
+        said = f"{text} may be changed by every user of the machine; chmod o-w"
         yield Complaint(at, said, "warning")
 
 

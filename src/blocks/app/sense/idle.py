@@ -22,9 +22,6 @@ def needless(graph: Graph) -> Iterator[Complaint]:
         for at, _ in view.tables_of(kind):
             if view.given((*at, key)) and view.absent((*at, needed)):
                 yield Complaint((*at, key), f"counts for nothing: {why}", "warning")
-    if view.given(("process", "admin_token_file")) and view.absent(("process", "admin")):
-        said = "counts for nothing: there is no admin API without admin"
-        yield Complaint(("process", "admin_token_file"), said, "warning")
     for at, _ in view.tables_of("balancers"):
         health: At = (*at, "health")
         if view.raw((*health, "mode")) == "tcp":
