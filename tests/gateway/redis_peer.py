@@ -44,6 +44,8 @@ class RedisPeer:
             "no",
             "--dir",
             str(self._folder),
+            "--repl-diskless-sync-delay",
+            "0",
         ]
         self._spawn(fixed)
         for _ in range(400):

@@ -33,6 +33,11 @@ RSA_7520 = {
     "zcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bTwJlsde3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg"
     "_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5iaiQkqgc5gHdrNP5zw",
 }  # fmt: skip
+RSA_7520_D = (  # the private exponent, as the RFC prints it
+    "bWUC9B-EFRIo8kpGfh0ZuyGPvMNKvYWNtB_ikiH9k20eT-O1q_I78eiZkpXxXQ0UTEs2LsNRS-8uJbvQ-A1irkwMSMkK1J3XTGgdrhCku9gRldY7sNA_AKZGh-Q661_42rINLRCe"
+    "8W-nZ34ui_qOfkLnK9QWDDqpaIsA-bMwWWSDFu2MUBYwkHTMEzLYGqOe04noqeq1hExBTHBOBdkMXiuFhUq1BU6l-DqEiWxqg82sXt2h-LMnT3046AOYJoRioz75tSUQfGCshWTB"
+    "nP5uDjd18kKhyv07lhfSJdrPdM5Plyl21hsFf4L_mHCuoFau7gdsPfHPxxjVOcOpBrQzwQ"
+)
 VECTORS: dict[str, tuple[dict[str, Any], str]] = {
     "RFC 7515 A.1, HS256": (
         {"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"},
@@ -197,9 +202,7 @@ def test_edge_values_of_ecdsa_signatures_are_refused() -> None:
 
 def test_other_paddings_of_pkcs_1_are_refused() -> None:
     """Bleichenbacher's forgeries need a lax reading of the padding; each of these was signed with the right key."""
-    key = RSAKey.generate_key(2048)
-    private: Any = key.private_key.private_numbers()
-    n, d = private.public_numbers.n, private.d
+    n, d = (int.from_bytes(base64url.decode(text), "big") for text in (RSA_7520["n"], RSA_7520_D))
     head = base64url.encode(b'{"alg":"RS256"}')
     digest = hashlib.sha256(f"{head}.{JOE}".encode()).digest()
     info = bytes.fromhex("3031300d060960864801650304020105000420")
@@ -210,7 +213,7 @@ def test_other_paddings_of_pkcs_1_are_refused() -> None:
     def signed(block: bytes) -> str:
         return f"{head}.{JOE}.{base64url.encode(pow(int.from_bytes(block, 'big'), d, n).to_bytes(256, 'big'))}"
 
-    jwk = key.as_dict(private=False)
+    jwk = RSA_7520
     assert believed(jwk, signed(padded(info + digest))), "the construction itself is right"
     short = b"\0\1" + b"\xff" * 8 + b"\0" + info + digest
     for bad in (
