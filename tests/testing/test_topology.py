@@ -96,3 +96,19 @@ async def test_mistakes_are_told_with_their_lines(blocks, tmp_path: Path):
             {"servers": {"main": {"listen": ":80", "handler": "http://127.0.0.1:1"}}},
             replace={"servers.main.handler.url": 1},
         )
+
+
+async def test_the_shop_of_the_examples_with_a_member_that_fails(blocks):
+    a, b = await blocks.origins(2, "item")
+    shop = Path(__file__).parents[2] / "examples" / "shop.toml"
+    stack = await blocks.stack(shop, replace={"balancers.catalog.upstreams": [a, b]})
+    a.crash()
+    assert [(await stack.get(f"/items/{number}")).body for number in range(5)] == [b"item"] * 5
+    answers = [
+        (await stack.request("POST", "/orders", {"idempotency-key": f"order-{number}"}, "1")).status
+        for number in range(7)
+    ]
+    assert answers == [202] * 5 + [429] * 2
+    assert stack["bus"].topic("orders.created").messages == 5
+    await blocks.clock.sleep("1min")
+    assert (await stack.request("POST", "/orders", {"idempotency-key": "order-8"}, "1")).status == 202
