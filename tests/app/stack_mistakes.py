@@ -148,7 +148,7 @@ MISTAKES = [
     Mistake("no upstreams", 'upstreams = ["users-a", "http://127.0.0.1:9002"]', "«upstreams = []", "needs (at least one )?upstream"),
     Mistake("a broker in two processes", "workers = 1", "workers = 2", "lives in one process"),
     # sense that is doubtful
-    Mistake("a long drain", 'drain_timeout = "10s"', '«drain_timeout = "5m"', "longer than systemd waits", W),
+    Mistake("a long drain", 'drain_timeout = "10s"', '«drain_timeout = "5m"', "5m is longer than systemd waits", W),
     Mistake("a slow probe", 'timeout = "1s" }', '«timeout = "2s" }', "a probe may take 2s", W),
     Mistake("a long try", 'per_try = "2s"', '«per_try = "20s"', "all of them together get 10s", W),
     Mistake("too many tries", "tries = 3", "«tries = 6", "6 tries of 2s take 12s", W),

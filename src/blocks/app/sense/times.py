@@ -13,7 +13,10 @@ SYSTEMD = 90.0  # seconds: systemd's DefaultTimeoutStopSec, after which a servic
 
 
 def told(value: float) -> str:
-    """``90`` as ``90s``, ``0.25`` as ``250ms``."""
+    """``90`` as ``90s``, ``0.25`` as ``250ms``, ``300`` as ``5m``."""
+    for unit, length in (("h", 3600), ("m", 60)):
+        if value >= 2 * length and value % length == 0:
+            return f"{value / length:g}{unit}"
     return f"{value:g}s" if value >= 1 or not value else f"{value * 1000:g}ms"
 
 
