@@ -19,7 +19,7 @@ from blocks.gateway.versions import Versions
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "gateway.md").read_text()
 TABLES = [
-    schema.GatewayTable, schema.ServiceTable, schema.RespondTable, schema.ChangeTable, schema.AlertTable, schema.RouteTable,
+    schema.GatewayTable, schema.ServiceTable, schema.RespondTable, schema.ChangeTable, schema.AlertTable, schema.RouteTable, schema.CacheTable,
     Limit, RedisTable, BrokerTable, Versions, ConsumerSettings, *KINDS.values(),
     *[found for feature in (*FEATURES, *ENDS) if (found := getattr(import_module(feature.home), "Settings", None)) is not None],
 ]  # fmt: skip

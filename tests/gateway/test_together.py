@@ -14,6 +14,7 @@ import websockets
 from websockets.asyncio.server import serve as serve_websockets
 
 from blocks.balancer import LoadBalancer
+from blocks.core.config.complaint import ConfigErrors
 from blocks.edge import Edge
 from blocks.gateway import Gateway, route
 from blocks.gateway.auth import ApiKeys, hash_key
@@ -81,6 +82,60 @@ async def test_idempotency_cache_and_jobs_survive_a_reload(tmp_path: Path) -> No
         assert [await ask("POST", "/orders", idempotency_key="1"), await ask("GET", "/cached")] == first
         assert asked["/orders"] == asked["/cached"] == 1, "nothing was asked again"
         assert (await ask("GET", job["status"]))[0] == 200, "and the job is still known"
+
+
+CACHED = """
+[services.echo]
+python = "gateway.cached_service:counted"
+
+[caches.edge]
+python = "blocks.edge:Edge"
+settings = {memory = "1MiB"}
+
+[[routes]]
+path = "/cached"
+service = "echo"
+cache = "edge"
+"""
+
+
+async def test_a_file_names_a_cache_which_a_reload_keeps_as_long_as_its_table_stands(tmp_path: Path) -> None:
+    path = tmp_path / "g.toml"
+    path.write_text(CACHED)
+    gateway = Gateway.of(load(path).snapshot)
+
+    async def count() -> int:
+        response = await gateway(Request("GET", "/cached", {"host": "a"}))
+        return int(await response.read())
+
+    async def reload(text: str) -> None:
+        path.write_text(text)
+        new = load(path, kept=gateway.kept).snapshot
+        await gateway.enter(new)
+        gateway.swap(new)
+
+    async with running(gateway):
+        first = await count()
+        assert await count() == first
+        await reload(CACHED + "security_headers = true\n")
+        assert await count() == first
+        await reload(CACHED.replace("1MiB", "2MiB"))
+        assert await count() == first + 1
+
+
+@pytest.mark.parametrize(("wrong", "place", "said"), [
+    ('python = "blocks.edge:Edgee"', ("caches", "edge", "python"), "cannot be loaded"), ('python = "edge"', ("caches", "edge", "python"), "write it like"),
+    ('python = "blocks.edge:Edge"\nsettings = {memry = 1}', ("caches", "edge", "settings"), "memry"),
+    ('python = "blocks.edge:Edge"\nsettings = {memory = "much"}', ("routes", 0, "cache"), "much"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_cache_is_told(tmp_path: Path, wrong: str, place: Any, said: str) -> None:
+    path = tmp_path / "g.toml"
+    path.write_text(f'[caches.edge]\n{wrong}\n[[routes]]\npath = "/"\nrespond = {{}}\ncache = "edge"\n')
+    with pytest.raises(ConfigErrors) as caught:
+        load(path)
+    [one] = caught.value.complaints
+    assert one.at == place
+    assert said in one.message
 
 
 async def test_a_dead_server_behind_a_balancer_costs_no_request() -> None:

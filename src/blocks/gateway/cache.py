@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``use``: the name of a cache, or in code a factory ``handler -> handler``. ``per``: ``consumer`` (answers kept apart) or ``all``."""
 
     use: Any
-    per: str = "consumer"
+    per: Literal["consumer", "all"] = "consumer"
 
 
 class _Visit(NamedTuple):
@@ -124,6 +124,6 @@ def step(settings: Any, site: Site) -> Cache:
     if isinstance(settings.use, str):
         factory = site.cache(settings.use)
         return site.kept(
-            ("cache", settings.use, settings.per, site.route.name), lambda: Cache(factory, per=settings.per)
+            ("cache", settings.use, settings.per, site.route.name, getattr(factory, "mark", "")), lambda: Cache(factory, per=settings.per)
         )
     return Cache(settings.use, per=settings.per)

@@ -35,6 +35,7 @@ from ..route import Route, route
 from ..site import Kept, Site
 from ..snapshot import Snapshot
 from ..steps import ENDS, KEYWORDS, build_steps
+from .caches import CacheOf
 from .salvage import stand_in, tell_all, without
 from .schema import FileTable, GatewayTable, RouteTable, ServiceTable
 from .services import Fixed, service_of
@@ -206,6 +207,13 @@ class _Loader:
             except ConfigError as error:
                 self._broken.add(name)
                 self._complaints.extend(complaints_of(error, ("services", name)))
+        caches: dict[str, Any] = {}
+        for name, cache in settings.caches.items():
+            try:
+                caches[name] = CacheOf(cache)
+            except ConfigError as error:
+                caches[name] = _nothing_cached  # said once, not again by each route
+                self._complaints.extend(complaints_of(error, ("caches", name)))
         for name, limit in settings.limits.items():
             if not self._limit(name, limit):
                 settings.limits[name] = Limit(rate="none")  # said once, not again by each route
@@ -216,7 +224,7 @@ class _Loader:
         objects = self._objects
         site = Site(
             clock=self._clock, random=self._random, base=self._source.path.parent, tables=tables, services=self._services,
-            publishers=objects.publishers, subscribers=objects.subscribers, caches=objects.caches, country=objects.country,
+            publishers=objects.publishers, subscribers=objects.subscribers, caches={**caches, **objects.caches}, country=objects.country,
             country_field=settings.gateway.country_field, kept=self._kept,
         )  # fmt: skip
         site.used |= self._used
@@ -374,10 +382,15 @@ class _Loader:
         text = repr(settings.routes) + repr(settings.gateway)
         return [
             Complaint((kind, name), f"nothing uses [{kind}.{name}]", "warning")
-            for kind in ("services", "auth", "limits", "brokers")
+            for kind in ("services", "auth", "limits", "brokers", "caches")
             for name in getattr(settings, kind)
             if repr(name) not in text
         ]
+
+
+def _nothing_cached(inner: Handler) -> Handler:
+    """Stands for a cache that is wrong, while the rest of the file is read."""
+    return inner
 
 
 async def _nobody(request: Request) -> Response:

@@ -51,6 +51,13 @@ class ServiceTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     trace: bool = True
 
 
+class CacheTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """``[caches.NAME]``: ``python``, a function from a handler to a handler, called with ``settings``."""
+
+    python: str
+    settings: dict[str, Any] = {}
+
+
 class ChangeTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``[change]``: how a new configuration is tried out."""
 
@@ -105,6 +112,7 @@ class FileTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     limits: dict[str, Limit] = {}
     consumers: dict[str, Any] = {}
     brokers: dict[str, dict[str, Any]] = {}
+    caches: dict[str, CacheTable] = {}
     change: ChangeTable = msgspec.field(default_factory=ChangeTable)
     alerts: list[AlertTable] = []
     routes: list[dict[str, Any]] = []

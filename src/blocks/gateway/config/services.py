@@ -79,7 +79,7 @@ def _end(name: str, table: ServiceTable) -> Handler:
     if table.respond is not None:
         return Fixed(table.respond)
     if table.python:
-        return _object(table.python)
+        return cast(Handler, python_object(table.python, "mypackage.services:orders"))
     from blocks.http.upstream import Upstream
 
     complaints: list[Complaint] = []
@@ -100,10 +100,11 @@ def _end(name: str, table: ServiceTable) -> Handler:
     )  # fmt: skip
 
 
-def _object(words: str) -> Handler:
+def python_object(words: str, like: str) -> Any:
+    """The callable of ``module:name``. Raises ``ConfigError``."""
     module, colon, name = words.partition(":")
     if not colon:
-        raise ConfigError(f"python = {words!r} is not understood; write it like mypackage.services:orders")
+        raise ConfigError(f"python = {words!r} is not understood; write it like {like}")
     try:
         found: Any = import_module(module)
         for part in name.split("."):
@@ -111,5 +112,5 @@ def _object(words: str) -> Handler:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"python = {words!r} cannot be loaded: {error}") from error
     if not callable(found):
-        raise ConfigError(f"python = {words!r} is not a handler")
-    return cast(Handler, found)
+        raise ConfigError(f"python = {words!r} cannot be called")
+    return found
