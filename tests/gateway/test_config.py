@@ -471,6 +471,22 @@ def _paths(value: Any, at: tuple[Any, ...] = ()) -> set[tuple[Any, ...]]:
     return found
 
 
+def test_a_difference_shows_no_secret() -> None:
+    one = {"auth": {"a": {"secret": "old-one", "leeway": "1s"}}, "redis": {"url": "redis://u:old-one@h"}}
+    other = {
+        "auth": {"a": {"secret": "new-one", "leeway": "2s"}},
+        "redis": {"url": "redis://u:new-one@h"},
+        "brokers": {"b": {"token": "new-one"}},
+    }
+    lines = [found.line() for found in compare(one, other)]
+    assert lines == [
+        "~ auth.a.leeway: '1s' -> '2s'",
+        "~ auth.a.secret: '***' -> '***'",
+        "+ brokers = {'b': {'token': '***'}}",
+        "~ redis.url: 'redis://***@h' -> 'redis://***@h'",
+    ]
+
+
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.lists(st.dictionaries(KEYS, VALUES, max_size=2), max_size=3))
 def test_every_key_of_any_file_has_its_place(table: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     text = "".join(f"{json.dumps(key)} = {_toml(value)}\n" for key, value in table.items())

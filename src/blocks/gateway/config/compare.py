@@ -1,4 +1,4 @@
-"""What differs between two files: tables and routes that were added, removed or changed, with the keys that differ."""
+"""What differs between two files: tables and routes that were added, removed or changed, with the keys that differ; no secrets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from blocks.core.config.complaint import dotted
+from blocks.core.masking import MASK, is_secret, masked
 
 
 class Difference(NamedTuple):
@@ -49,10 +50,14 @@ def _tables(one: Mapping[str, Any], other: Mapping[str, Any], at: tuple[str, ...
     for key in sorted({*one, *other}):
         where = (*at, key)
         if key not in one:
-            found.append(Difference("+", dotted(where), None, other[key]))
+            found.append(Difference("+", dotted(where), None, _shown(where, other[key])))
         elif key not in other:
-            found.append(Difference("-", dotted(where), one[key], None))
+            found.append(Difference("-", dotted(where), _shown(where, one[key]), None))
         elif isinstance(one[key], dict) and isinstance(other[key], dict):
             _tables(one[key], other[key], where, found)
         elif one[key] != other[key]:
-            found.append(Difference("~", dotted(where), one[key], other[key]))
+            found.append(Difference("~", dotted(where), _shown(where, one[key]), _shown(where, other[key])))
+
+
+def _shown(where: tuple[str, ...], value: Any) -> Any:
+    return MASK if is_secret(where[-1]) and not isinstance(value, dict) else masked(value)
