@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import pty
 import signal
 from pathlib import Path
 from typing import Any
@@ -73,7 +76,11 @@ async def test_every_process_answers_every_question(tmp_path: Path, name: str):
         assert status["config"]["digest"]
         assert status["config"]["last_error"] == ""
         assert status["listen"] == process.ready["listen"] or process.ready["listen"] in status["listen"]
-        assert "health:" in (await ask(process, "status"))[1]
+        text = (await ask(process, "status"))[1]
+        assert "health:" in text
+        if name == "run":
+            assert f"server:    cached: {process.ready['servers']['cached']['url']}" in text
+            assert f"broker:    events: {process.ready['brokers']['events']['url']}" in text
         view = json.loads((await ask(process, "top", "--once", "--json", "--interval", "0.1s"))[1])
         kinds = {"edge": "edges", "broker": "brokers", "gateway": "gateway"}
         assert kinds.get(name, "balancers") in view or name == "gateway"  # a route that nobody asked has no row yet
@@ -216,6 +223,47 @@ async def test_settings_are_shown_masked(tmp_path: Path):
         assert shown["digest"]
         process.signal(signal.SIGTERM)
         assert await process.exit() == 0
+
+
+async def test_top_lives_in_a_terminal_until_ctrl_c(tmp_path: Path):
+    async with started(*BLOCKS, *stack(tmp_path)) as process:
+        parent, child = pty.openpty()
+        top = await asyncio.create_subprocess_exec(
+            *BLOCKS, "top", "--interval", "0.1s", "--admin", process.ready["admin"],
+            stdin=child, stdout=child, stderr=child, env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},
+        )  # fmt: skip
+        os.close(child)
+        os.set_blocking(parent, False)
+        seen = b""
+        try:
+            async with asyncio.timeout(20):
+                while seen.count(b"balancer users") < 3:  # drawn anew, again and again
+                    with contextlib.suppress(BlockingIOError):
+                        seen += os.read(parent, 65536)
+                    await asyncio.sleep(0.02)
+            top.send_signal(signal.SIGINT)
+            reading = asyncio.get_running_loop().create_task(drained(parent))
+            assert await asyncio.wait_for(top.wait(), 20) == 0
+            await reading
+        finally:
+            if top.returncode is None:
+                top.kill()
+                await top.wait()
+            os.close(parent)
+        process.signal(signal.SIGTERM)
+        assert await process.exit() == 0
+
+
+async def drained(terminal: int) -> None:
+    """Read what is still written, until nobody can write any more."""
+    while True:
+        try:
+            if not os.read(terminal, 65536):
+                return
+        except BlockingIOError:
+            await asyncio.sleep(0.02)
+        except OSError:
+            return
 
 
 async def test_events_of_all_workers_come_in_one_stream():

@@ -160,7 +160,7 @@ def test_numbers_are_short():
         "3.4M",
     ]
     assert [size(n) for n in (0, 512, 3500, 5 * 1024**3, 2 * 1024**4)] == ["0B", "512B", "3.4KiB", "5GiB", "2.0TiB"]
-    assert [time(n) for n in (0, 0.0004, 0.012, 1.25)] == ["-", "0.4ms", "12ms", "1.2s"]
+    assert [time(n) for n in (0, 0.0004, 0.012, 1.25)] == ["-", "400µs", "12ms", "1.2s"]
     assert (share(None), share(0.934)) == ("-", "93%")
     assert (curve([0, 0]), curve([0, 5, 10])) == ("▁▁", "▁▅█")
 

@@ -170,6 +170,7 @@ class StackRun:
             services=services,
             meters=lambda: {name: one.meter for name, one in stack.servers.items() if one.meter is not None},
             listen=lambda: [address for listener in stack.servers.values() for address in listener.addresses],
+            places=lambda: {key: value for key, value in self.line().items() if key in ("servers", "brokers")},
             settings=lambda: stack.version.source.tables,
             secrets=lambda: stack.version.source.secrets,
             facts=self.facts,

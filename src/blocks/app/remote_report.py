@@ -80,12 +80,9 @@ def _rank(health: str) -> int:
     return _WORST.index(health) if health in _WORST else 0
 
 
-def _place(body: Any) -> str:
-    if isinstance(body, Mapping):
-        return ", ".join(
-            f"{key}={value}" for key, value in body.items() if isinstance(value, str | int | float) or value is None
-        )
-    return str(body)
+def _place(body: Mapping[str, Any]) -> str:
+    urls = [str(body[key]) for key in ("url", "http") if body.get(key)]
+    return ", ".join(urls or map(str, body.get("listen") or ["-"]))
 
 
 def _indented(text: str) -> str:

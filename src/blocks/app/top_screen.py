@@ -179,9 +179,11 @@ def size(value: float) -> str:
 
 
 def time(seconds: float) -> str:
-    """``0.4ms``, ``12ms``, ``1.2s``; ``-`` for nothing measured."""
+    """``36µs``, ``1.4ms``, ``12ms``, ``1.2s``; ``-`` for nothing measured."""
     if not seconds:
         return "-"
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f}µs"
     if seconds < 0.01:
         return f"{seconds * 1e3:.1f}ms"
     return f"{seconds * 1e3:.0f}ms" if seconds < 1 else f"{seconds:.1f}s"

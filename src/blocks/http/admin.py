@@ -54,8 +54,9 @@ class Subject:
     """What an admin API is about. All of it is asked anew with every request, so that it may change while the process runs.
 
     ``roots`` are the compositions whose parts are walked for health, topology and readings (a broker is one, too); ``services`` what
-    serves them, by the listener's name ("" for the only one), with their meters; ``settings`` what is in force, and ``secrets`` texts in
-    it to mask; ``facts`` what ``/v1/status`` says of the configuration (``digest``, ``loaded``, ``last_error``).
+    serves them, by the listener's name ("" for the only one), with their meters; ``places`` says which listener is where when there are
+    several (``servers``, ``brokers``); ``settings`` what is in force, and ``secrets`` texts in it to mask; ``facts`` what ``/v1/status``
+    says of the configuration (``digest``, ``loaded``, ``last_error``).
     ``reload`` answers when all is done; it raises ``ConfigError`` when the old configuration stays in force. ``drain`` begins to leave.
     """
 
@@ -64,6 +65,7 @@ class Subject:
     services: Callable[[], Mapping[str, Service]] = dict
     meters: Callable[[], Mapping[str, Meter]] = dict
     listen: Callable[[], Sequence[str]] = tuple
+    places: Callable[[], Mapping[str, Any]] = dict
     settings: Callable[[], Any] = dict
     secrets: Callable[[], Iterable[str]] = tuple
     facts: Callable[[], Mapping[str, Any]] = dict
@@ -186,6 +188,7 @@ class Admin:
                 "version": _version(),
                 "pid": os.getpid(),
                 "listen": list(subject.listen()),
+                **subject.places(),
                 "started": round(self._started, 3),
                 "uptime": round(SYSTEM.wall() - self._started, 3),
                 "health": subject.health.name,

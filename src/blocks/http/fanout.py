@@ -156,6 +156,8 @@ async def _relay(number: int, session: aiohttp.ClientSession, lines: asyncio.Que
             async for line in answer.content:
                 if line.startswith(b"data: "):
                     await lines.put(b'data: {"worker": %d, "event": %b}\n\n' % (number, line[6:].strip()))
+                elif line.startswith(b":"):
+                    await lines.put(b":\n\n")  # a sign of life: whoever has left is noticed by it
     except aiohttp.ClientError:
         pass
     await lines.put(b'data: {"worker": %d, "event": null}\n\n' % number)
