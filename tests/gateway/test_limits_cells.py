@@ -79,3 +79,22 @@ def test_a_client_who_stands_where_another_stood_gets_the_same_head() -> None:
     assert sections[2].index[b"ratelimit"] == [b'"default";r=3;t=1']
     assert sections[2].wire.endswith(b'Ratelimit-Policy: "default";q=5;w=1\r\nRatelimit: "default";r=3;t=1\r\n')
     assert sections[2].has_date
+
+
+def test_steps_that_tell_of_the_same_head_in_turn_do_not_take_each_others_word() -> None:
+    made = Response(200, [("date", "Mon, 23 Nov 2026 03:45:23 GMT")]).headers.section
+
+    @direct
+    async def same(request: Request) -> Response:
+        response = Response(200)
+        response.headers.section = made
+        return response
+
+    limit = {"rate": "9/s", "name": "one"}
+    app = Gateway(
+        [route("/a", same, limit=[limit]), route("/b", same, limit=[limit, DRY]), route("/c", same, limit="7/s")],
+        clock=FakeClock(),
+    )
+    told = [drive(app(Request("GET", path))).headers.get("ratelimit") for path in ("/a", "/b", "/c", "/a", "/b")]
+    assert told == ['"one";r=8;t=1', '"one";r=7;t=1', '"default";r=6;t=1', '"one";r=6;t=1', '"one";r=5;t=1']
+    assert len(made.derived) == 1

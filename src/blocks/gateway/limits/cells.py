@@ -17,7 +17,7 @@ from .compiled import Rule, Tier
 from .gcra import Gcra
 from .generations import Generations
 from .keys import Key
-from .standing import Known, known_of
+from .standing import known_of
 from .step import Charged, Limits
 
 
@@ -50,7 +50,6 @@ class Cells(Limits):
         told = [cell.refused for cell in cells if cell.interval]
         self._policy = b", ".join([tier.policy for _, tier, _ in told])
         self._form = b", ".join([rule.label.replace(b"%", b"%%") + b";r=%d;t=%d" for rule, _, _ in told])
-        self._key = object()  # under which a head's ``Known`` is kept, for all routes that say the same
 
     def check(self, request: Request, context: Context) -> Answer:
         """None when all limits let the request pass; it is then counted in each. Else 429."""
@@ -93,13 +92,11 @@ class Cells(Limits):
         if standing is not None:
             context.charged = None
             headers = response.headers
-            known: Known | None = headers.section.derived.get(self._key)
-            if known is None or known.last is None or known.numbers != standing:
-                known = known_of(response, self._key, self._policy)
-                headers.section = known.say(self._form % tuple(standing))
-                known.numbers = standing
-            else:
+            known = known_of(headers.section, self._policy)
+            if known.numbers == standing:
                 headers.section = known.last
+            else:
+                headers.section = known.say(self._form % tuple(standing), standing)
         return response
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from blocks.http.message import Pair, Response, Section
 
 OURS = frozenset((b"ratelimit-policy", b"ratelimit"))
+_NOTHING = Section([])
 
 
 class Standing(Section):
@@ -39,35 +40,37 @@ class Known:
     """What a service's head and the policies come to, and the last answer made of them: a client far below its limits
     stands where it stood, so that the head is often the very same. It does not name the section it is kept with: a cycle."""  # fmt: skip
 
-    __slots__ = ("_dated", "_pairs", "_wire", "last", "numbers")
+    __slots__ = ("_dated", "_pairs", "_wire", "last", "numbers", "policy")
 
     def __init__(self, section: Section, policy: bytes) -> None:
+        self.policy = policy
         pairs = section.pairs
         if section.has(b"ratelimit") or section.has(b"ratelimit-policy"):
             section = Section([pair for pair in pairs if pair[0] not in OURS])
         self._pairs = [*section.pairs, (b"ratelimit-policy", policy)]
         self._wire = b"%bRatelimit-Policy: %b\r\n" % (section.wire, policy)
         self._dated = section.has_date
-        self.last: Standing | None = None
-        self.numbers: list[float] | None = None  # what ``last`` was formatted from, for who knows them
+        self.last = _NOTHING
+        self.numbers: list[float] | None = None  # what ``last`` was formatted from, None when nobody can tell by them
 
-    def say(self, value: bytes) -> Standing:
+    def say(self, value: bytes, numbers: list[float] | None = None) -> Section:
         """The head with this RateLimit."""
+        self.numbers = numbers
         last = self.last
-        if last is None or last.value != value:
+        if type(last) is not Standing or last.value != value:
             last = self.last = Standing(self._pairs, self._wire, value, dated=self._dated)
         return last
 
 
-def known_of(response: Response, key: object, policy: bytes) -> Known:
-    """What is known of the answer's head under ``key``; what a service behind said of its own limits is replaced."""
-    section = response.headers.section
-    known: Known | None = section.derived.get(key)
-    if known is None:
-        known = section.derived[key] = Known(section, policy)
+def known_of(section: Section, policy: bytes) -> Known:
+    """What is known of a service's head; what it said of its own limits is replaced. One is kept with a head: the last policy's."""
+    known: Known | None = section.derived.get(OURS)
+    if known is None or known.policy != policy:
+        known = section.derived[OURS] = Known(section, policy)
     return known
 
 
 def tell(response: Response, policy: bytes, value: bytes) -> None:
     """Put both fields on an answer."""
-    response.headers.section = known_of(response, (OURS, policy), policy).say(value)
+    headers = response.headers
+    headers.section = known_of(headers.section, policy).say(value)
