@@ -14,6 +14,20 @@ _SECRET = re.compile(
     r"([?&](?:[^=&]*(?:token|secret|passw|signature|api[-_.]?key|access[-_.]?key|credential|jwt|session)[^=&]*|key|sig|auth|code|pwd|sid)=)[^&#]+",
     re.IGNORECASE,
 )
+_HINTS = (
+    "tok",
+    "sec",
+    "pas",
+    "sig",
+    "key",
+    "cred",
+    "jwt",
+    "aut",
+    "cod",
+    "pwd",
+    "sid",
+    "ses",
+)  # one of them is in every such name
 MASK = "***"
 _UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -36,7 +50,14 @@ def redacted(text: str) -> str:
     >>> redacted("/orders?page=2&access_token=abc")
     '/orders?page=2&access_token=***'
     """
-    return _SECRET.sub(rf"\1{MASK}", text) if "?" in text else text
+    at = text.find("?")
+    if at < 0:
+        return text
+    query = text[at:].lower()
+    for hint in _HINTS:  # most queries have none: a quarter of what the expression takes
+        if hint in query:
+            return _SECRET.sub(rf"\1{MASK}", text)
+    return text
 
 
 def _told(notes: dict[Any, Any]) -> dict[str, Any]:
@@ -46,7 +67,7 @@ def _told(notes: dict[Any, Any]) -> dict[str, Any]:
         if key in _NAMES:
             found[_NAMES[key]] = note
         elif (logged := getattr(note, "logged", None)) is not None:
-            found.update(logged())
+            found = {**found, **logged()} if found else logged()
     return found
 
 
