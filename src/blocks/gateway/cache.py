@@ -124,6 +124,7 @@ def step(settings: Any, site: Site) -> Cache:
     if isinstance(settings.use, str):
         factory = site.cache(settings.use)
         return site.kept(
-            ("cache", settings.use, settings.per, site.route.name, getattr(factory, "mark", "")), lambda: Cache(factory, per=settings.per)
+            ("cache", settings.use, settings.per, site.route.name, getattr(factory, "mark", "")),
+            lambda: Cache(factory, per=settings.per),
         )
     return Cache(settings.use, per=settings.per)
