@@ -1,4 +1,4 @@
-"""What a hit in memory costs in process, and what an entry weighs: `python benchmarks/edge_hit.py`."""
+"""What a hit in memory costs, and what an entry weighs: `python benchmarks/edge_hit.py [--million]` (with a million entries: 3 GB)."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def weigh(count: int) -> float:
     return (used - content) / count
 
 
-def main() -> None:
+def main(million: bool) -> None:
     random = Random(1)
     weights = [1 / (place + 1) for place in range(URLS)]
-    for entries in (1_000, 10_000, 100_000):
-        edge = Edge(origin, "1GiB")
+    for entries in (1_000, 10_000, 100_000, *([1_000_000] if million else [])):
+        edge = Edge(origin, "4GiB")
         headers = Request("GET", "/", BROWSER).headers
         for place in range(entries):
             finish(edge(Request("GET", f"/{place}", headers)))
@@ -87,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main("--million" in sys.argv)

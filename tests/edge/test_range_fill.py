@@ -127,6 +127,31 @@ async def test_how_much_a_range_makes_the_edge_fetch_is_bounded(tmp_path: Path) 
         assert not edge.flights
 
 
+async def test_a_part_that_comes_bit_by_bit_is_shared_by_those_who_ask_for_it() -> None:
+    fields = [("cache-control", "max-age=60"), ("etag", '"v1"'), ("content-range", "bytes 10-19/100")]
+    coming, asked = Stream(None, 10), list[Request]()
+
+    async def origin(request: Request) -> Response:
+        asked.append(request)
+        return Response(206, fields, coming)
+
+    edge = Edge(origin, "8MiB", clock=FakeClock(), random=Random(3))
+    answers = [await edge(get("10-19")) for _ in range(3)]
+    reading = [asyncio.create_task(answer.read()) for answer in answers]
+    await asyncio.sleep(0)
+    coming.feed(b"01234")
+    late = await edge(get("10-19"))
+    coming.feed(b"56789")
+    coming.finish()
+    assert await asyncio.gather(*reading, late.read()) == [b"0123456789"] * 4
+    for answer in (*answers, late, await edge(get("12-13"))):
+        assert answer.status == 206
+    assert answers[1].headers["content-range"] == late.headers["content-range"] == "bytes 10-19/100"
+    assert len(asked) == 1
+    assert not edge.flights
+    assert not edge.fills
+
+
 async def test_those_who_ask_for_the_same_part_at_once_all_get_it() -> None:
     origin, gate = Origin(100_000), asyncio.Event()
 

@@ -169,7 +169,9 @@ def _is_far(visit: Visit, entry: Entry) -> bool:
     nginx knows this as proxy_cache_max_range_offset.
     """
     body = entry.body
-    if isinstance(body, bytes) or body.complete or not visit.section.has(b"range") or visit.request.method != "GET":
+    if isinstance(body, bytes) or body.complete or entry.status != 200 or visit.request.method != "GET":
+        return False
+    if not visit.section.has(b"range"):
         return False
     specs, length = parse_range(b",".join(visit.section.index[b"range"])), body.length
     if specs is None or length is None:

@@ -283,7 +283,7 @@ def _keep_part(edge: Edge, visit: Visit, entry: Entry, response: Response) -> tu
         entry.key = opaque_key(visit.key, asked[0])
         entry.names = ()
         return _keep_body(edge, visit, entry, response)
-    entry.wire = wire_of([pair for pair in entry.section.pairs if pair[0] != b"content-range"])
+    wire, entry.wire = entry.wire, wire_of([pair for pair in entry.section.pairs if pair[0] != b"content-range"])
     if length == part.length:  # a range of everything, as players ask for first
         entry.status = 200
         kept, refused = _keep_body(edge, visit, entry, response)
@@ -294,16 +294,27 @@ def _keep_part(edge: Edge, visit: Visit, entry: Entry, response: Response) -> tu
         edge.fetch_whole(visit)
     if entry.names or not edge.memory.fits(length):
         return None, "partial"
-    entry.flags |= PARTIAL
-    entry.body = Parts(part.length)
-    if isinstance(body, Stream):
-        fill = Fill(length, kept=True, limit=length)
-        fill.finished = lambda error: add_part(edge, entry, part, fill.data()) if error is None else None
-        response.body = fill.stream()
-        fill.pull(body)
-    else:
+    if not isinstance(body, Stream):
+        edge.counts.bytes_from_origin += length
         add_part(edge, entry, part, body)
-    return entry, ""
+        return entry, ""
+    fill = Fill(length, kept=True, limit=length)
+    shared = Entry(entry.key, 206, wire, fill, born=entry.born, lifetime=entry.lifetime)
+    fill.finished = lambda error: _part_filled(edge, entry, part, shared, error)
+    edge.fills.begin(shared)
+    response.body = fill.stream()
+    fill.pull(body)
+    return shared, ""
+
+
+def _part_filled(edge: Edge, entry: Entry, part: Part, shared: Entry, error: BaseException | None) -> None:
+    """A part has come: those who asked for the same Range read it as ``shared``, and it joins what there is of the ``entry``."""
+    fill = shared.body
+    assert isinstance(fill, Fill)
+    edge.counts.bytes_from_origin += fill.size
+    if error is None:
+        add_part(edge, entry, part, fill.data())
+    edge.fills.end(shared)
 
 
 def add_part(edge: Edge, entry: Entry, part: Part, data: bytes) -> None:
