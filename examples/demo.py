@@ -72,8 +72,10 @@ async def main(keep: bool, seconds: float) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="stay up afterwards")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the load lasts")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the load lasts, at least 10")
     arguments = parser.parse_args()
+    if arguments.seconds < 10:
+        parser.error("--seconds: in less than 10 there is no time for all of it")
     try:
         sys.exit(asyncio.run(main(arguments.keep, arguments.seconds)))
     except (KeyboardInterrupt, asyncio.CancelledError):
