@@ -170,6 +170,8 @@ WORDS: dict[str, dict[str, str]] = {
         "fill_rate": "Requests to the origin that one client may cause, like 100/s.",
         "refresh_ahead": "Last share of a lifetime in which what is hot is refreshed.",
         "obey_clients": "Whether the Cache-Control of requests counts.",
+        "via": "This edge's name in the Via that origins get; off for none.",
+        "range_fill": "A range of a large object not larger than this makes the edge fetch all of it into its store.",
         "compress": "Compress what is stored, once: br, zstd, gzip.",
         "minify": "Minify what is stored, once: js, css, html, json.",
     },

@@ -238,6 +238,8 @@ class EdgeTable(Table):
     fill_rate: RateText | None = None
     refresh_ahead: float | None = None
     obey_clients: bool | None = None
+    via: str | None = None
+    range_fill: Size | None = None
     compress: list[Literal["br", "zstd", "gzip"]] = []
     minify: list[Literal["js", "css", "html", "json"]] = []
 

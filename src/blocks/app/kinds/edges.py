@@ -14,7 +14,7 @@ from ..tables import EdgeTable, RuleTable, given
 
 _SETTINGS = (
     "memory", "profile", "default_ttl", "ttl_jitter", "grace", "allow_purge", "max_fills", "max_variants", "fill_rate",
-    "refresh_ahead", "obey_clients",
+    "refresh_ahead", "obey_clients", "via", "range_fill",
 )  # fmt: skip
 _LIBRARIES = {"br": "brotli", "zstd": "zstandard", "gzip": "zlib"}
 _RULE = ("ttl", "default_ttl", "grace", "cookies", "authorization", "store")
@@ -26,6 +26,8 @@ def make(name: str, table: EdgeTable, bench: Bench) -> Node:
     from blocks.edge import Edge, KeyRules
 
     settings: dict[str, Any] = given(table, *_SETTINGS)
+    if table.via == "off":
+        settings["via"] = None
     if table.negative is not None:
         settings["negative"] = _statuses(table.negative)
     if table.key is not None:
