@@ -20,6 +20,7 @@ TEXT = """
 share = {share}
 watch = "1s"
 requests = 5
+slower = 1000
 
 [[routes]]
 path = "/"
