@@ -117,6 +117,16 @@ def test_lines_that_mean_nothing_say_which_word(line: str, names: str):
     assert faults.rules == []
 
 
+def test_connections_refuse_what_only_requests_can_have():
+    faults = Faults()
+    with pytest.raises(ConfigError, match="status-503 is for requests"):
+        faults.connections.next().status(503)
+    with pytest.raises(ConfigError, match="has no method, path or header"):
+        faults.connections.matching(path="/pay")
+    faults.connections.matching(lambda client: client[1] % 2 == 0).next().reset()
+    assert [faults.connections.decide(("127.0.0.1", port)) is not None for port in (1, 2, 4)] == [False, True, False]
+
+
 def test_every_verb_is_a_method():
     faults = Faults()
     needs = {"delay": "1s", "bandwidth": "1kB/s", "status": "500"}

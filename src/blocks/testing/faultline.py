@@ -33,9 +33,6 @@ _VERBS: dict[str, tuple[str, int, int]] = {
     "duplicate": ("duplicate", 0, 0),
     "status": ("status", 1, 1),
 }
-_OF_CONNECTIONS = frozenset(
-    {"reset", "close", "hang", "half-open", "delay", "trickle", "bandwidth", "cut-body", "corrupt-body"}
-)
 VERBS = tuple(_VERBS)
 
 
@@ -66,15 +63,13 @@ def arm(faults: Faults, line: str) -> Armed:
             raise ConfigError(f"{line!r}: {word!r} chooses nothing; there are {', '.join([*_WHICH, 'method', 'path'])}")
     if matched:
         choice = choice.matching(**matched)
-    return _do(choice, what.split(), line, of_connections)
+    return _do(choice, what.split(), line)
 
 
-def _do(choice: Choice, words: list[str], line: str, of_connections: bool) -> Armed:
+def _do(choice: Choice, words: list[str], line: str) -> Armed:
     verb = words[0] if words else ""
     if verb not in _VERBS:
         raise ConfigError(f"{line!r}: there is no fault {verb!r}; there are {', '.join(VERBS)}")
-    if of_connections and verb not in _OF_CONNECTIONS:
-        raise ConfigError(f"{line!r}: {verb} is for requests; connections know {', '.join(sorted(_OF_CONNECTIONS))}")
     method, least, most = _VERBS[verb]
     values: list[Any] = words[1:]
     if not least <= len(values) <= most:

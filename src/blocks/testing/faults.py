@@ -16,6 +16,10 @@ from .rules import Armed, Effect, Rules, Which
 PACE = 0.05  # seconds between two pieces of a limited bandwidth: 20 a second look smooth to a client and cost little
 
 
+# what can happen to a connection before anything is said on it; a request has its turn at all the rest
+OF_CONNECTIONS = frozenset({"reset", "close", "hang", "half-open", "delay", "pace", "cut-body", "corrupt-body"})
+
+
 class Choice(Which):
     """Says which requests, and then, with a verb, what happens to them. Each verb arms the rule and returns it, an ``Armed``."""
 
@@ -27,7 +31,14 @@ class Choice(Which):
         path: str | None = None,
         header: str | None = None,
     ) -> Choice:
-        """Those for which all that is given holds; ``path`` is a prefix, ``header`` a name that must be there."""
+        """Those for which all that is given holds; ``path`` is a prefix, ``header`` a name that must be there.
+
+        Of connections only a predicate can be asked: of the client's (host, port).
+        """
+        if self._rules.about == "connections" and (method, path, header) != (None, None, None):
+            raise ConfigError(
+                "a connection has no method, path or header; give a function of the client's (host, port)"
+            )
 
         def match(subject: Any) -> bool:
             return (
@@ -38,6 +49,15 @@ class Choice(Which):
             )
 
         return self._with(match=match)
+
+    def arm(self, effect: Effect) -> Armed:
+        """Arm any effect. Raises ``ConfigError`` for one that connections cannot have."""
+        if self._rules.about == "connections" and effect.kind not in OF_CONNECTIONS:
+            raise ConfigError(
+                f"{effect.kind} is for requests; connections know reset, close, hang, half_open, delay, trickle, bandwidth, "
+                "cut_body and corrupt_body"
+            )
+        return super().arm(effect)
 
     def reset(self) -> Armed:
         """The connection is reset (RST) in place of an answer."""
@@ -108,7 +128,7 @@ class Faults(Choice):
     """The armed rules of one origin or link. Verbs without a choice are ``always``: ``fault.delay("1s")``."""
 
     def __init__(self, random: Random | None = None, *, connections: bool = True) -> None:
-        super().__init__(Rules(random))
+        super().__init__(Rules(random, "requests" if connections else "connections"))
         self.connections = Faults(self._rules.random, connections=False) if connections else self
         """For connections, when they are accepted: reset, close, hang, half-open, delay, trickle, bandwidth, cut_body, corrupt_body."""
 

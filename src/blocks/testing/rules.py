@@ -83,10 +83,14 @@ class Armed:
 
 
 class Rules:
-    """The armed rules of one place, looked at in the order in which they were armed; the first that takes one has it."""
+    """The armed rules of one place, looked at in the order in which they were armed; the first that takes one has it.
 
-    def __init__(self, random: Random | None = None) -> None:
+    ``about`` says what they are asked of: requests, connections, or the calls of a disk.
+    """
+
+    def __init__(self, random: Random | None = None, about: str = "requests") -> None:
         self.random = random or Random(0)
+        self.about = about
         self.armed: list[Armed] = []
         self.seen = 0
         self.log: deque[tuple[int, Effect]] = deque(maxlen=LOG)
