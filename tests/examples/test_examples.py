@@ -120,8 +120,25 @@ def ask(url: str, path: str, body: bytes | None = None, fields: dict[str, str] |
         return answer.status, json.load(answer)
 
 
-def test_the_demo_keeps_its_promises():
-    said = run(str(EXAMPLES / "demo.py"), "--seconds", "10")
-    assert "promised, and seen" in said
-    assert said.count("  kept   ") == 9
-    assert "BROKEN" not in said
+def test_the_demo_keeps_its_promises_and_stays_up_when_asked_to():
+    command = [sys.executable, "-u", str(EXAMPLES / "demo.py"), "--seconds", "10", "--keep"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    said: list[str] = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if "curl -i http" in line:
+                break
+        text = "".join(said)
+        assert text.count("  kept   ") == 9, text
+        assert "BROKEN" not in text
+        url = said[-1].rpartition(" ")[2].strip()
+        assert ask(url, "")[1] == {"item": "1", "price": "2"}
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            process.terminate()  # it ends what it has started
+        process.wait(60)
+        process.stdout.close()
