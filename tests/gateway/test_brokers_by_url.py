@@ -200,6 +200,9 @@ async def test_from_http_through_the_broker_to_a_stream(tmp_path: Path) -> None:
     try:
         url = broker.ready["url"]
         (tmp_path / "g.toml").write_text(FILE.replace("test://ann:secret@bus:1", url).replace("test://other:2", url))
+        with (tmp_path / "g.toml").open("a") as file:
+            past = 'source = "bus", topic = "orders.eu", start = "earliest", lifetime = "2s"'
+            file.write(f'\n[[routes]]\npath = "/past"\nsubscribe = {{{past}}}\n')
         async with Process("gateway", "--config", tmp_path / "g.toml", "--listen", "127.0.0.1:0") as gateway:
             front = gateway.ready["url"]
             host, _, port = front.removeprefix("http://").partition(":")
@@ -226,6 +229,12 @@ async def test_from_http_through_the_broker_to_a_stream(tmp_path: Path) -> None:
                     return (await ask(front, "/orders/eu", "POST", b"two")).status == 202
 
                 await until(taken, every=0.05)
+                whole = await ask(front, "/past")
+                rest = await ask(front, "/past", last_event_id="0")
+                assert (b"data: one" in whole.body, b"data: two" in whole.body) == (True, True)
+                assert (b"data: one" in rest.body, b"data: two" in rest.body) == (False, True), (
+                    "the log outlived the broker"
+                )
                 came = await asyncio.wait_for(reader.readuntil(b"data: two\n\n"), 60)
                 assert b"lost" not in came
             finally:
