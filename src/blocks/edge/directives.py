@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Any
 
 from blocks.http.message import Section
 
 from .structured import Item, NotStructured, parse_dictionary
 
 Directives = dict[str, str | None]
+
+
+class Parsed(Directives):
+    """Directives that were read from a value; ``derived`` is for what somebody works out from them, once for each value."""
+
+    __slots__ = ("derived",)
+
+    def __init__(self) -> None:
+        self.derived: Any = None
+
 
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Separators, a directive, or something else up to the next separator or quote: each byte is looked at a bounded number of times.
@@ -36,7 +47,7 @@ def parse_directives(value: bytes) -> Directives:
 
 @lru_cache(maxsize=2048)
 def _parse(value: bytes) -> Directives:
-    found: Directives = {}
+    found = Parsed()
     for match in _DIRECTIVE.finditer(value.decode("latin-1")):
         if match[1] is None:
             continue
@@ -49,7 +60,7 @@ def _parse(value: bytes) -> Directives:
     return found
 
 
-NONE: Directives = {}
+NONE: Directives = Parsed()
 
 _BOOLEANS = frozenset(
     ("no-store", "no-cache", "private", "public", "must-revalidate", "proxy-revalidate", "must-understand", "immutable")
@@ -71,7 +82,7 @@ def _targeted(value: bytes) -> Directives | None:
         members = parse_dictionary(value)
     except NotStructured:
         return None
-    found: Directives = {}
+    found = Parsed()
     for name, member in members.items():
         argument = member.value if isinstance(member, Item) else None
         if name in _SECONDS:

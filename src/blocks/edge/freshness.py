@@ -8,7 +8,7 @@ from typing import NamedTuple
 from blocks.http.message import Section
 
 from .dates import parse_date
-from .directives import Directives, fields_of, response_directives, seconds_of
+from .directives import Directives, Parsed, fields_of, response_directives, seconds_of
 from .entry import BOUNDED, HEURISTIC, IMMUTABLE, MUST_REVALIDATE, NO_CACHE, Entry
 
 # RFC 9110 §15.1: the statuses whose responses a cache may keep by heuristic.
@@ -72,7 +72,8 @@ def judge(asked: Asked, status: int, section: Section, policy: Policy, now: floa
     refused = _refusal(asked, status, section, directives, policy)
     if refused:
         return Verdict(refused)
-    lifetime, guessed = _lifetime(asked, status, section, directives, targeted, policy, now)
+    terms = _terms(directives)
+    lifetime, guessed = _lifetime(asked, status, section, directives, terms.seconds, targeted, policy, now)
     if lifetime is None:
         if not (b"etag" in section.index or b"last-modified" in section.index) or status not in HEURISTICALLY_CACHEABLE:
             return Verdict("no-freshness")
@@ -80,8 +81,8 @@ def judge(asked: Asked, status: int, section: Section, policy: Policy, now: floa
     if asked.method == "POST" and (guessed or not lifetime):
         return Verdict("method")  # RFC 9110 §9.3.3: only with explicit freshness
     lifetime = jittered(lifetime, policy, chance)
-    flags = (HEURISTIC if guessed else 0) | _flags(directives)
-    revalidate, on_error = _seconds_stale(directives)
+    flags = (HEURISTIC if guessed else 0) | terms.flags
+    revalidate, on_error = terms.revalidate, terms.on_error
     if (
         not lifetime
         and not revalidate
@@ -89,8 +90,32 @@ def judge(asked: Asked, status: int, section: Section, policy: Policy, now: floa
         and not (b"etag" in section.index or b"last-modified" in section.index)
     ):
         return Verdict("stale")  # nothing to validate with and never fresh: it would only take room
+    return Verdict("", lifetime, revalidate, on_error, flags, terms.omit)
+
+
+class _Terms(NamedTuple):
+    """What the directives of a response say by themselves. ``seconds``: s-maxage, else max-age (RFC 9111 §4.2.1)."""
+
+    seconds: float | None
+    revalidate: float
+    on_error: float
+    flags: int
+    omit: tuple[bytes, ...]
+
+
+def _terms(directives: Directives) -> _Terms:
+    known: _Terms | None = directives.derived if isinstance(directives, Parsed) else None
+    if known is not None:
+        return known
+    seconds = seconds_of(directives, "s-maxage")
+    if seconds is None:
+        seconds = seconds_of(directives, "max-age")
     omit = fields_of(directives, "no-cache") + fields_of(directives, "private")
-    return Verdict("", lifetime, revalidate, on_error, flags, omit)
+    lasts = None if seconds is None else float(seconds)
+    terms = _Terms(lasts, *_seconds_stale(directives), _flags(directives), omit)
+    if isinstance(directives, Parsed):
+        directives.derived = terms
+    return terms
 
 
 def jittered(lifetime: float, policy: Policy, chance: float) -> float:
@@ -135,16 +160,21 @@ def _stars(lines: list[bytes]) -> bool:
 
 
 def _lifetime(
-    asked: Asked, status: int, section: Section, directives: Directives, targeted: bool, policy: Policy, now: float
+    asked: Asked,
+    status: int,
+    section: Section,
+    directives: Directives,
+    seconds: float | None,
+    targeted: bool,
+    policy: Policy,
+    now: float,
 ) -> tuple[float | None, bool]:
     """(freshness lifetime in seconds or None, whether it was guessed): RFC 9111 §4.2.1, then the route's own rules."""
     index = section.index
     if policy.ttl is not None and asked.plain_path and status in HEURISTICALLY_CACHEABLE:
         return policy.ttl, False
-    for name in ("s-maxage", "max-age"):
-        seconds = seconds_of(directives, name)
-        if seconds is not None:
-            return float(seconds), False
+    if seconds is not None:
+        return seconds, False
     expires = None if targeted else index.get(b"expires")
     if expires is not None:
         return _until(expires, index.get(b"date"), now), False
