@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import blocks
 from app.manager import BLOCKS, started
 from app.test_exit_codes import Hanging
 from integration.operated import Load, Process, command, until
@@ -156,6 +157,39 @@ async def test_a_drain_is_no_signal_so_that_the_next_one_is_the_first(tmp_path: 
             assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 200")
             writer.close()
             assert await process.exit() == 0
+
+
+async def test_a_broker_that_drains_is_not_hurried_by_the_first_signal(tmp_path: Path):
+    (tmp_path / "tokens").write_text("a-token-of-the-test\n")
+    flags = ("broker", "--data", ":memory:", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "20s")
+    async with started(*BLOCKS, *flags, "--token-file", str(tmp_path / "tokens")) as process:
+        async with blocks.connect(process.ready["url"], token="a-token-of-the-test") as client:
+            await client.publish("t", b"x")
+            async with client.subscribe("t", group="g", start="earliest") as messages:
+                async for message in messages:
+                    assert (await ask(process, "drain"))[0] == 0
+                    process.signal(signal.SIGTERM)
+                    assert (await ask(process, "health"))[0] == 1
+                    await message.ack()
+                    break
+                assert await process.exit() == 0
+        assert "Traceback" not in process.errors
+
+
+async def test_a_broker_reads_its_tokens_again_or_says_what_is_wrong_with_them(tmp_path: Path):
+    (tmp_path / "tokens").write_text("a-token-of-the-test\n")
+    flags = ("broker", "--data", ":memory:", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    async with started(*BLOCKS, *flags, "--token-file", str(tmp_path / "tokens")) as process:
+        (tmp_path / "tokens").write_text("")
+        code, _, errors = await ask(process, "reload")
+        assert code == 3
+        assert "names no user and no token" in errors
+        (tmp_path / "tokens").write_text("another-token\n")
+        assert (await ask(process, "reload"))[:2] == (0, "reloaded\n")
+        async with blocks.connect(process.ready["url"], token="another-token") as client:
+            await client.publish("t", b"x")
+        process.signal(signal.SIGTERM)
+        assert await process.exit() == 0
 
 
 async def until_refused(port: int) -> None:

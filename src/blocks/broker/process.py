@@ -1,4 +1,4 @@
-"""The broker as a process: it says when it is ready and where, drains on SIGTERM, and stops at once on a second one.
+"""The broker as a process: ready line, drain on SIGTERM, at once on a second one, files read again on SIGHUP (``renewal``).
 
 Exit codes: 0 fine, 1 failure, 3 configuration, 4 cannot bind, 5 the drain timed out.
 """
@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from blocks.core.notify import Notifier
 from .address import Address
 from .errors import BrokerError
 from .message import Durability
+from .renewal import Renewal
 from .security import check_exposure, read_guard
+from .server import server_tls
 
 FINE, FAILURE, CONFIGURATION, CANNOT_BIND, DRAIN_TIMED_OUT = 0, 1, 3, 4, 5
 
@@ -78,7 +80,8 @@ async def serve(settings: Settings) -> int:
             ready = {"event": "ready", "block": "broker", "pid": os.getpid(), "url": server.url}
             ready["listen"] = server.url.rpartition("/")[2]
             ready["port"] = Address.parse(str(ready["listen"])).port
-            await _open_doors(stack, settings, broker, server, guard, ready, stop)
+            renewal = Renewal(settings, guard, broker.clock)
+            await _open_doors(stack, settings, broker, server, guard, ready, renewal, stop)
         except OSError as error:
             if isinstance(error, BlocksError):  # the admin API's listener says it all
                 raise CannotBind(error.strerror) from error
@@ -88,6 +91,7 @@ async def serve(settings: Settings) -> int:
         _announce(settings, ready)
         notifier = Notifier()
         notifier.ready(f"serving on {server.url}")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, renewal, notifier)
         stack.callback(notifier.watch(asyncio.get_running_loop()).cancel)
         await stop.wait()
         notifier.stopping(settings.grace)
@@ -110,20 +114,21 @@ async def _open_doors(
     server: Any,
     guard: Any,
     ready: dict[str, Any],
+    renewal: Renewal,
     stop: asyncio.Event,
 ) -> None:
-    """The HTTP listeners and the webhooks that are asked for; their addresses go into ``ready``."""
+    """The HTTP listeners and the webhooks that are asked for; their addresses go into ``ready``, their certificates to ``renewal``."""
+    tls = server_tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    renewal.contexts = [context for context in (server.tls, tls) if context is not None]
     if settings.http is not None:
         from .frontdoor import FrontDoor
-        from .server import server_tls
 
-        tls = server_tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         door = await stack.enter_async_context(FrontDoor(broker, listen=settings.http, guard=guard, tls=tls))
         ready["http"] = door.url
     if settings.admin is not None:
         from .backdoor import BackDoor
 
-        subject = _subject(settings, broker, server, stop)
+        subject = _subject(renewal, broker, server, stop)
         back = BackDoor(broker, listen=settings.admin, token_file=settings.admin_token_file, subject=subject)
         ready["admin"] = (await stack.enter_async_context(back)).url
     if settings.webhooks is not None:
@@ -133,23 +138,33 @@ async def _open_doors(
             await stack.enter_async_context(push)
 
 
-def _subject(settings: Settings, broker: Any, server: Any, stop: asyncio.Event) -> Any:
-    """What the admin API is about: this broker, and the flags that it was started with."""
-    from blocks.core.config.state import Configuration, digest_of
+def _subject(renewal: Renewal, broker: Any, server: Any, stop: asyncio.Event) -> Any:
+    """What the admin API is about: this broker, and what it was started with."""
     from blocks.http.admin import Subject
 
-    flags = asdict(settings)
-    flags |= flags.pop("broker")
-    own = Configuration(digest_of(flags), broker.clock.wall(), "", flags)
+    async def reload() -> dict[str, Any]:
+        return renewal.run()
+
     return Subject(
         "broker",
         roots=lambda: (broker,),
         listen=lambda: [server.url.rpartition("/")[2]],
-        settings=lambda: own.tables,
-        facts=lambda: own.facts,
+        settings=lambda: renewal.configuration().tables,
+        facts=lambda: renewal.configuration().facts,
         draining=stop.is_set,
         drain=stop.set,
+        reload=reload,
     )
+
+
+def _renew(renewal: Renewal, notifier: Notifier) -> None:
+    """SIGHUP."""
+    notifier.reloading()
+    try:
+        renewal.run()
+    except ConfigError:
+        pass  # it was told as an event, and /v1/status says it
+    notifier.ready()
 
 
 def _announce(settings: Settings, ready: dict[str, Any]) -> None:
@@ -163,15 +178,20 @@ def _announce(settings: Settings, ready: dict[str, Any]) -> None:
 
 
 def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """Set at the first SIGTERM or SIGINT, and at the second."""
+    """Set at the first SIGTERM or SIGINT (or by the admin API), and at the second signal."""
     loop = asyncio.get_running_loop()
     stop, now = asyncio.Event(), asyncio.Event()
+    received: list[None] = []
 
     def receive() -> None:
-        (now if stop.is_set() else stop).set()
+        stop.set()
+        received.append(None)
+        if len(received) > 1:
+            now.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, receive)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # until it serves there is nothing to read again
     return stop, now
 
 

@@ -139,6 +139,10 @@ class Guard:
             digest = hashlib.sha256(token.encode()).digest()
         self._tokens[digest] = identity
 
+    def become(self, other: Guard) -> None:
+        """From now on let in whom ``other`` lets in, and nobody else."""
+        self._users, self._tokens, self._seen = other._users, other._tokens, {}
+
     def quick(self, options: Mapping[str, Any]) -> Identity | None:
         """Who this is, if that can be said without a slow hash. Raises ``Denied`` for a token that nobody has."""
         token = options.get("token")
@@ -155,12 +159,13 @@ class Guard:
     def login(self, options: Mapping[str, Any]) -> Identity:
         """Who this is, by user and password; takes some 50 ms. Raises ``Denied``, after as long for an unknown user."""
         user, password = str(options.get("user")), str(options.get("password"))
+        seen = self._seen  # a login that began before ``become`` is not remembered after it
         held, identity = self._users.get(user, (_NOBODY, None))
         if not check_password(password, held) or identity is None:
             raise Denied("the user or the password is wrong")
-        if len(self._seen) >= _CACHE:
-            self._seen.clear()
-        self._seen[self._fingerprint(user, password)] = identity
+        if len(seen) >= _CACHE:
+            seen.clear()
+        seen[self._fingerprint(user, password)] = identity
         return identity
 
     def _fingerprint(self, user: str, password: str) -> bytes:

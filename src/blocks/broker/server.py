@@ -258,6 +258,11 @@ class Server:
         return f"{scheme}://{self._address}"
 
     @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What its connections are secured with; certificates that are loaded into it hold for those to come."""
+        return self._tls
+
+    @property
     def connections(self) -> int:
         """Clients that are connected now."""
         return len(self._connections)
