@@ -84,7 +84,7 @@ async def test_a_broker_redelivers_when_a_lease_of_an_hour_ends(blocks):
         await again.ack()
 
 
-@pytest.mark.parametrize("lease", ["30s", "20min", "1h"])
+@pytest.mark.parametrize("lease", ["30s", "1h"])
 async def test_a_consumer_that_hangs_keeps_a_message_for_max_lease_and_no_longer(blocks, lease: str):
     broker = await blocks.broker()
     client = await blocks.client(broker)
