@@ -69,7 +69,8 @@ def read(path: Path, environment: Mapping[str, str]) -> Source:
     try:
         tables = parse(text, path.suffix)
         filled = tables
-        if "$" in text or "\\" in text or path.suffix in _OTHERS:  # an escape may stand for a dollar, YAML for endless nesting
+        # An escape may stand for a dollar, YAML for endless nesting.
+        if "$" in text or "\\" in text or path.suffix in _OTHERS:
             filled = _fill(tables, (), _Lookup(environment, path.parent, secrets), complaints)
     except RecursionError as error:
         raise ConfigErrors([Complaint((), "is nested too deep")]) from error
