@@ -127,6 +127,16 @@ async def test_how_much_a_range_makes_the_edge_fetch_is_bounded(tmp_path: Path) 
         assert not edge.flights
 
 
+async def test_ranges_of_many_objects_do_not_start_fills_without_bound(tmp_path: Path) -> None:
+    origin = Origin(MIB)
+    async with running_edge(tmp_path, origin) as edge:
+        for number in range(100):
+            request = Request("GET", f"/film/{number}", [("host", "site"), ("range", "bytes=500000-500009")])
+            assert (await edge(request)).status == 206
+            await asyncio.sleep(0)
+        assert 16 <= origin.asked.count(None) <= 64
+
+
 async def test_a_part_that_comes_bit_by_bit_is_shared_by_those_who_ask_for_it() -> None:
     fields = [("cache-control", "max-age=60"), ("etag", '"v1"'), ("content-range", "bytes 10-19/100")]
     coming, asked = Stream(None, 10), list[Request]()

@@ -47,6 +47,9 @@ _HEEDED = frozenset(("no-cache", "no-store", "max-age", "max-stale", "min-fresh"
 _ASKS_MORE = (b"range", b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range")
 _SPECIAL = NO_CACHE | PARTIAL | MARKER | PASS | TRANSFORM  # entries that do not take the short way
 _RENDERED = 4096  # entries whose fields are kept as they were sent last; a hot entry's head is then made once a second
+_WHOLES = (
+    32  # bodies on their way at which no range starts another: a range of a byte must not cost gigabytes for each URL
+)
 _HOT = 3  # hits (in the counting of the memory store) from which an entry is worth refreshing before it expires
 
 
@@ -397,7 +400,7 @@ class Edge:
 
     def fetch_whole(self, visit: Visit) -> None:
         """Fetch what a range was asked of in the background, all of it, once for all who ask."""
-        if visit.key in self.flights or len(self._refreshing) >= self.admission.limit:
+        if visit.key in self.flights or len(self.fills) + len(self._refreshing) >= _WHOLES:
             return
         asked = visit.request
         pairs = [pair for pair in visit.section.pairs if pair[0] not in CONDITIONALS and pair[0] != b"range"]
