@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
 from typing import Any
@@ -286,3 +287,15 @@ def test_strict_json() -> None:
     ):
         with pytest.raises(ValueError):
             strict_json.loads(bad)
+
+
+@given(st.binary(max_size=64), st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
+def test_base64url_takes_the_one_spelling_and_no_other(data: bytes, last: str) -> None:
+    text = base64url.encode(data)
+    assert base64url.decode(text) == data
+    other = text[:-1] + last
+    if text and other != text:
+        try:
+            assert base64url.encode(base64url.decode(other)) == other
+        except ValueError:
+            assert base64url.encode(base64.urlsafe_b64decode(other + "=" * (-len(other) % 4))) != other

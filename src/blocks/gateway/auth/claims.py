@@ -114,8 +114,8 @@ def words(value: Any) -> frozenset[str]:
 
 def lookup(claims: Mapping[str, Any], path: str) -> Any:
     """The claim at a dotted path (``realm_access.roles``); a name that holds the dots itself goes first. None when absent."""
-    if path in claims:
-        return claims[path]
+    if path in claims or "." not in path:
+        return claims.get(path)
     value: Any = claims
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:

@@ -6,6 +6,7 @@ Source: RFC 7515, RFC 8725 (JWT best current practices). The signature itself is
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from . import base64url, strict_json
@@ -13,6 +14,7 @@ from .keys import Key, KeySet
 
 MAX_TOKEN = 8192  # bytes; nginx's and Envoy's usual room for one header line
 MAX_TRIES = 4  # keys tried for a token that names none; each try is a signature check
+_SHORT = 512  # characters of a header that may be remembered: 256 of them are at most 1 MiB
 _POINTERS = frozenset({"jwk", "jku", "x5u", "x5c"})  # a token must not say which key to believe (RFC 8725 §3.10)
 
 
@@ -53,14 +55,20 @@ def parse(text: str, *, limit: int = MAX_TOKEN) -> Token:
     if len(parts) != 3:
         raise InvalidToken("malformed", "the token does not have three parts")
     try:
-        head, payload, signature = (base64url.decode(part) for part in parts)
-        header = strict_json.loads_object(head)
+        header = _header(parts[0]) if len(parts[0]) <= _SHORT else strict_json.loads_object(base64url.decode(parts[0]))
+        payload, signature = base64url.decode(parts[1]), base64url.decode(parts[2])
     except ValueError as error:
         raise InvalidToken("malformed", f"the token is malformed: {error}") from None
     if not signature:
         raise InvalidToken("unsigned", "the token has no signature")
     _check_header(header)
     return Token(text.rpartition(".")[0].encode("ascii"), header, payload, signature)
+
+
+@lru_cache(256)
+def _header(text: str) -> dict[str, Any]:
+    """A protected header, read but not judged. An issuer's tokens have the same one, and nobody changes it."""
+    return strict_json.loads_object(base64url.decode(text))
 
 
 def _check_header(header: dict[str, Any]) -> None:
