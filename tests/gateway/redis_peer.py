@@ -72,6 +72,13 @@ class RedisPeer:
             writer.close()
             await writer.wait_closed()
 
+    async def offset(self) -> bytes:
+        """How far its replication log goes: the same at a replica that has everything."""
+        told = await self.command(b"INFO replication")
+        return next(
+            (line.split(b":")[1] for line in told.split(b"\r\n") if line.startswith(b"master_repl_offset:")), b""
+        )
+
     def hang(self) -> None:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)

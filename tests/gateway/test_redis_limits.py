@@ -213,10 +213,10 @@ async def test_a_failover_is_followed_to_the_server_that_takes_writes(tmp_path: 
             link = app.snapshot.site.redis()
             assert (await ask(app)).status == 200
             for _ in range(400):
-                if b"master_link_status:up" in await second.command(b"INFO replication"):
+                link_up = b"master_link_status:up" in await second.command(b"INFO replication")
+                if link_up and await first.offset() == await second.offset():
                     break
                 await asyncio.sleep(0.025)
-            await second.command(b"WAIT 0 0")
             await second.command(b"REPLICAOF NO ONE")
             first.kill()
             assert (await ask(app)).status == 503
