@@ -117,7 +117,8 @@ class Jwt:
         section = request.headers.section
         memo: Verified | None = section.derived.get(self)
         if memo is not None and memo[2] == self.source.keys.generation and memo[1] > context.now:
-            self._carrier.strip(request)
+            if self._carrier.hide:
+                self._carrier.strip(request)
             return memo[0]
         text = self._carrier.read(request)
         if text is None:

@@ -102,7 +102,10 @@ def _consumer(addresses: Addresses) -> Key:
 
     def key(request: Request, context: Context) -> str:
         consumer = context.consumer
-        return "\0" + bucket(context.client) if consumer is None else short(consumer.name)
+        if consumer is None:
+            return "\0" + bucket(context.client)
+        name = consumer.name
+        return name if len(name) <= MAX_KEY else short(name)
 
     return key
 
