@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from blocks.core.errors import ConfigError
 from .server import parse_address
 
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.\-]+))(?::\d{1,5})?")
 _SHORTEST = 16  # characters of a token
 
 
@@ -52,6 +54,12 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _names_loopback(field: str) -> bool:
+    """Whether a Host field is that of somebody on this machine: a loopback name, and a port or none."""
+    match = _HOST.fullmatch(field)
+    return match is not None and _is_loopback((match[1] or match[2]).lower())
+
+
 def guard(token: str | None) -> Any:
     """The middleware that lets only the operator in."""
     expected = f"Bearer {token}".encode() if token is not None else None
@@ -63,7 +71,7 @@ def guard(token: str | None) -> Any:
                 return web.json_response(
                     {"error": "a bearer token is needed"}, status=401, headers={"WWW-Authenticate": "Bearer"}
                 )
-        elif not _is_loopback(request.url.host or "localhost"):
+        elif not _names_loopback(request.headers.get("Host", "")):
             return web.json_response({"error": "Host must be a loopback name: this API has no token"}, status=421)
         origin = request.headers.get("Origin")
         if origin is not None and origin != f"{request.scheme}://{request.host}":
