@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 
 GATEWAY = '[services.s]\n{service}\n[[routes]]\nname = "all"\npath = "/{{rest:path}}"\nservice = "s"\n'
 STACK = '[servers.web]\nlisten = "127.0.0.1:0"\nhandler = "up"\n[upstreams.up]\nurl = "http://127.0.0.1:9"\n'
-ALL = pytest.mark.parametrize("block", ["run", "balancer", "workers", "edge", "gateway", "broker"])
+ALL = pytest.mark.parametrize("block", ["run", "run-workers", "balancer", "workers", "edge", "gateway", "broker"])
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -28,6 +28,7 @@ def commands(folder: Path) -> dict[str, tuple[str, ...]]:
     (folder / "stack.toml").write_text(STACK)
     return {
         "run": ("run", str(folder / "stack.toml")),
+        "run-workers": ("run", str(folder / "stack.toml"), "--workers", "2"),
         "balancer": ("balancer", "--upstream", NOWHERE, "--listen", "127.0.0.1:0"),
         "workers": ("balancer", "--upstream", NOWHERE, "--listen", "127.0.0.1:0", "--workers", "2"),
         "edge": ("edge", "--origin", NOWHERE, "--listen", "127.0.0.1:0"),

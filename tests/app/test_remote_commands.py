@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -217,6 +219,20 @@ def test_many_parts_are_cut():
     parts: Sequence[dict[str, Any]] = [{"depth": 0, "part": f"p{n}", "health": "OPEN"} for n in range(100)]
     told = lines({"block": "run", "parts": parts, "parts_total": 5000})
     assert told[-1] == "  … and 4960 more"
+
+
+def test_a_probe_loads_no_server_and_no_loop():
+    """What it costs is paid every few seconds in every container."""
+    code = "import sys, blocks.app.cli, blocks.app.remote_cli; print(sorted({'aiohttp', 'asyncio', 'uvloop', 'msgspec', 'ssl'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_top_without_rich_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    found = CliRunner().invoke(cli, ["top", "--admin", nobody()])
+    assert found.exit_code == 1
+    assert "blocks[top]" in found.stderr
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.25, "0.2s"), (61, "1m 1s"), (3600, "1h"), (100_000, "1d 3h")])
