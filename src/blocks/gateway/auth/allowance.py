@@ -5,6 +5,7 @@ The generic cell rate algorithm (ITU-T I.371): one number a client, the time at 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from ipaddress import IPv6Address
 
 from blocks.core.quantities import Rate
@@ -22,7 +23,7 @@ class Allowance:
         self.client = client
         self.total = total
         self.refused = 0
-        self._clients: dict[str, float] = {}
+        self._clients: OrderedDict[str, float] = OrderedDict()
         self._total = 0.0
 
     def wait(self, client: str, now: float) -> float:
@@ -45,7 +46,7 @@ class Allowance:
             due = max(self._clients.pop(client, 0.0), now)
             self._clients[client] = due + units / self.client.per_second
             if len(self._clients) > MAX_CLIENTS:
-                del self._clients[next(iter(self._clients))]
+                self._clients.popitem(last=False)
         if self.total is not None:
             self._total = max(self._total, now) + 1 / self.total.per_second
 
