@@ -17,7 +17,7 @@ from blocks.http.message import Request, Response
 from .node import Node
 from .slot import Slot
 from .source import Source
-from .tables import HANDLERS, StackTable
+from .tables import HANDLERS, StackTable, Table
 
 _KINDS = frozenset(StackTable.__struct_fields__)
 
@@ -129,6 +129,24 @@ class Bench:
         from blocks.http.filters.forwarded import Forwarded
 
         return chain(Forwarded(trusted), to=handler)
+
+
+def placed(complaint: Complaint, at: At, table: Any) -> Complaint:
+    """A constructor's error at the key that it speaks of, where that can be told from its words."""
+    for key in complaint.at[len(at) :]:
+        table = getattr(table, str(key), None)
+    at = complaint.at
+    if not isinstance(table, Table):
+        return complaint
+    words = complaint.message.replace("=", " ").replace(":", " ").replace(",", " ").split()
+    keys = [key for key in table.__struct_fields__ if getattr(table, key) is not None]
+    for word in words:
+        if word in keys:
+            return complaint._replace(at=(*at, word))
+    for key in keys:
+        if isinstance(getattr(table, key), str) and repr(getattr(table, key)) in complaint.message:
+            return complaint._replace(at=(*at, key))
+    return complaint
 
 
 def meant(name: str, known: Iterable[str]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -13,11 +14,13 @@ import click
 from blocks.core.errors import ConfigError
 from blocks.core.masking import masked
 from blocks.core.quantities import seconds, size
+from blocks.http.handler import Filter
 from blocks.http.message import Headers, Peer, Request
 from blocks.http.server import parse_address
 
 from .bench import is_url
 from .check import FILE, opened
+from .explain_filters import told_of_filters, told_of_guards, tries_of
 from .node import Node
 from .sense.defaults import default_of
 from .sense.listeners import is_loopback
@@ -70,13 +73,22 @@ def asked(method: str, url: str, headers: Iterable[tuple[str, str]] = (), *, cli
 
 
 class Explainer:
-    """Explains requests to a stack that was built and not started: its ``settings`` and the ``nodes`` of its handlers.
+    """Explains requests to a stack that was built and not started: its ``settings``, the ``nodes`` of its handlers, servers' ``filters``.
 
     ``consumer`` and its ``tier`` are who asks, as if authenticated by a gateway.
     """
 
-    def __init__(self, settings: StackTable, nodes: Nodes, *, consumer: str = "", tier: str = "") -> None:
+    def __init__(
+        self,
+        settings: StackTable,
+        nodes: Nodes,
+        filters: Mapping[str, Sequence[Filter]] = MappingProxyType({}),
+        *,
+        consumer: str = "",
+        tier: str = "",
+    ) -> None:
         self._settings = settings
+        self._filters = filters
         self._who = (consumer, tier)
         self._nodes = nodes
         self._homes = {name: (kind, name) for kind, name in nodes if kind != "brokers"}
@@ -94,6 +106,7 @@ class Explainer:
         asked.request.peer.scheme = "https" if secure else "http"
         if says.get("status"):
             return Stop(f"servers.{name}", says, [])
+        says |= told_of_filters(table, self._filters.get(name, ()), asked.request)
         return Stop(f"servers.{name}", says, [self._reference(table.handler, asked.request, "", None)])
 
     def _server(self, asked: Asked, wanted: str) -> tuple[str, str]:
@@ -128,7 +141,8 @@ class Explainer:
     def _upstreams(self, name: str, node: Node, request: Request) -> Stop:
         table = self._settings.upstreams[name]
         timeout, connect = _timeouts(table)
-        return _upstream(f"upstreams.{name}", table.url, request, timeout, connect, "", table.host)
+        stop = _upstream(f"upstreams.{name}", table.url, request, timeout, connect, "", table.host)
+        return stop if table.retries is None else stop._replace(says={**stop.says, "tries": tries_of(table.retries)})
 
     def _apps(self, name: str, node: Node, request: Request) -> Stop:
         table = self._settings.apps[name]
@@ -151,7 +165,10 @@ class Explainer:
         from blocks.edge.explain import explain
 
         table = self._settings.edges[name]
-        says = explain(node.block, request)
+        guards, refusal = told_of_guards(node.members["guards"], request)
+        if refusal:
+            return Stop(f"edges.{name}", {"step": "refuse", "why": refusal}, [])
+        says = {**explain(node.block, request), **guards}
         if says["step"] in ("purge", "refuse"):
             return Stop(f"edges.{name}", says, [])
         request.target = says["target"]
@@ -312,7 +329,8 @@ def explain(
     assert version is not None  # the file is right
     try:
         request = asked(method, url, pairs, client=client)
-        stop = Explainer(version.settings, version.nodes, consumer=consumer, tier=tier).explain(request, server)
+        explainer = Explainer(version.settings, version.nodes, version.filters, consumer=consumer, tier=tier)
+        stop = explainer.explain(request, server)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     stop = stop.masked(examined.source.secrets)

@@ -19,7 +19,7 @@ from blocks.core.clock import SYSTEM, Clock
 from blocks.core.config.complaint import Complaint
 from blocks.core.quantities import seconds
 from blocks.core.status import Status, worst
-from blocks.http.handler import Handler, status_of
+from blocks.http.handler import Handler, chain, status_of
 
 from .change import Change
 from .listeners import Ground, Listener
@@ -181,7 +181,8 @@ class Stack:
         """A server of that version, not listening yet. Raises ``ConfigError`` for certificates that are no good."""
         table = version.settings.servers[name]
         return Listener(
-            name, table, version.asked[name], folder=version.source.folder(("servers", name)), clock=self.given.clock,
+            name, table, chain(*version.filters[name], to=version.asked[name]),
+            folder=version.source.folder(("servers", name)), clock=self.given.clock,
             drain=seconds(version.settings.process.drain_timeout),
         )  # fmt: skip
 

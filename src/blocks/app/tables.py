@@ -50,8 +50,36 @@ class TlsTable(Table):
     client_ca: str | None = None
 
 
+class RequestIdTable(Table):
+    """``request_id``: the name that each request gets, ``blocks.http.filters.request_id``."""
+
+    accept: bool | None = None
+    echo: bool | None = None
+    field: str | None = None
+
+
+class TraceTable(Table):
+    """``trace``: trace context (W3C), ``blocks.http.filters.trace_context``."""
+
+    accept: bool | None = None
+    sampled: bool | None = None
+
+
+class CompressTable(Table):
+    """``compress`` of a server: which answers are compressed as they leave, ``blocks.http.filters.compress``."""
+
+    codings: list[Literal["br", "zstd", "gzip"]] | None = None
+    minimum: Size | None = None
+    types: list[str] | None = None
+    levels: dict[str, int] | None = None
+    streams: Annotated[int, Meta(ge=1)] | None = None
+
+
 class ServerTable(Table):
-    """``[servers.NAME]``: where to listen, and the handler that answers there (a NAME, or the URL of an upstream)."""
+    """``[servers.NAME]``: where to listen, and the handler that answers there (a NAME, or the URL of an upstream).
+
+    ``trusted``, ``request_id``, ``trace``, ``timeout`` and ``compress`` are filters before the handler, in this order; see ``filters``.
+    """
 
     listen: str | list[str]
     handler: str
@@ -66,6 +94,12 @@ class ServerTable(Table):
     max_head: Size | None = None
     max_body: Size | None = None
     max_connections: Annotated[int, Meta(ge=1)] | None = None
+    trusted: list[str] = []
+    believe: Literal["x-forwarded", "forwarded"] | None = None
+    request_id: RequestIdTable | bool = False
+    trace: TraceTable | bool = False
+    timeout: Duration | None = None
+    compress: CompressTable | list[Literal["br", "zstd", "gzip"]] | bool = False
 
 
 class ClientTlsTable(Table):
@@ -78,11 +112,24 @@ class ClientTlsTable(Table):
     verify: bool = True
 
 
+class AgainTable(Table):
+    """``retries`` of an upstream: when a request is sent to it again, ``blocks.http.filters.retry``."""
+
+    tries: Annotated[int, Meta(ge=1)] | None = None
+    statuses: list[int] | None = None
+    methods: list[str] | None = None
+    wait: Duration | None = None
+    longest: Duration | None = None
+    buffer: Size | None = None
+    budget: float | None = None
+    reserve: float | None = None
+
+
 class UpstreamTable(Table):
     """``[upstreams.NAME]``: a server to ask, ``blocks.Upstream``.
 
     ``forwarded`` (with ``trusted`` proxies) tells it who the client is when it is asked by a server, gateway or edge; as a balancer's
-    member it is the balancer that says so.
+    member it is the balancer that says so, and tries again: ``retries`` are for those who ask it alone.
     """
 
     url: str
@@ -96,6 +143,7 @@ class UpstreamTable(Table):
     tls: ClientTlsTable | None = None
     forwarded: bool = True
     trusted: list[str] = []
+    retries: AgainTable | Annotated[int, Meta(ge=0)] | None = None
 
 
 class MemberTable(Table):
@@ -213,11 +261,37 @@ class KeyTable(Table):
     device: bool = False
 
 
+class SignedTable(Table):
+    """``signed``: only links that the site's owner made work, ``blocks.edge.signed.SignedUrls``. ``secrets`` are texts by key id."""
+
+    secrets: dict[str, str]
+    prefixes: list[str] | None = None
+
+
+class HotlinkTable(Table):
+    """``hotlinks``: on whose pages what is stored may stand, ``blocks.edge.guards.HotlinkGuard``."""
+
+    allow: list[str]
+    paths: list[str] | None = None
+    empty: bool | None = None
+
+
+class CountriesTable(Table):
+    """``countries``: from where may be asked, ``blocks.edge.guards.GeoGuard``; either ``allow`` or ``deny``.
+
+    ``lookup`` is module:attribute of a function from an address to its ISO 3166 code ("" for one that is not known).
+    """
+
+    lookup: str
+    allow: list[str] = []
+    deny: list[str] = []
+
+
 class EdgeTable(Table):
     """``[edges.NAME]``: ``blocks.Edge`` before one origin or several (NAMEs of handlers, or URLs).
 
     ``store`` is a folder for the second tier and for pushed releases; ``compress`` are codings (br, zstd, gzip), ``minify`` kinds (js,
-    css, html, json).
+    css, html, json). ``countries``, ``hotlinks`` and ``signed`` are guards before it, in this order.
     """
 
     origin: str | list[str]
@@ -242,6 +316,9 @@ class EdgeTable(Table):
     range_fill: Size | None = None
     compress: list[Literal["br", "zstd", "gzip"]] = []
     minify: list[Literal["js", "css", "html", "json"]] = []
+    countries: CountriesTable | None = None
+    hotlinks: HotlinkTable | None = None
+    signed: SignedTable | None = None
 
 
 class TopicTable(Table):

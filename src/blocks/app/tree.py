@@ -144,16 +144,24 @@ def _broker(graph: Graph, table: Mapping[str, Any], blocks: dict[str, Block]) ->
 
 
 _ABOUT = {
-    "servers": ("listen", "tls", "max_connections"),
-    "upstreams": ("url", "timeout"),
+    "servers": ("listen", "tls", "max_connections", "trusted", "request_id", "trace", "timeout", "compress"),
+    "upstreams": ("url", "timeout", "retries"),
     "balancers": ("policy", "health", "retries", "timeout", "max_requests"),
     "gateways": ("file",),
-    "edges": ("memory", "store", "default_ttl"),
+    "edges": ("memory", "store", "default_ttl", "countries", "hotlinks", "signed"),
     "brokers": ("listen", "http", "data", "durability"),
     "apps": ("asgi", "python"),
 }
 
 
+_SWITCHES = (
+    "request_id",
+    "trace",
+    "compress",
+    "countries",
+    "hotlinks",
+    "signed",
+)  # what is in them is too much for a box
 _ALWAYS = ("policy", "memory", "durability")  # worth saying when they are left out, too
 
 
@@ -163,8 +171,9 @@ def _about(view: View, at: At) -> Iterator[tuple[str, str]]:
         if key == "health" and isinstance(value, Mapping):
             path, every = value.get("path", "/"), view.value((*at, "health", "interval"))
             yield key, f"{path} every {every}" if isinstance(every, str) else f"{path} every {every}s"
-        elif key == "tls" and value:
-            yield key, "yes"
+        elif key == "tls" or isinstance(value, bool) or (key in _SWITCHES and isinstance(value, Mapping)):
+            if value:
+                yield key, "yes"
         elif key == "retries" and isinstance(value, Mapping):
             yield key, f"{value.get('tries', 3)} tries"
         elif isinstance(value, list):

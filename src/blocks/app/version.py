@@ -8,11 +8,12 @@ from random import Random
 from typing import Any
 
 from blocks.core.clock import Clock
-from blocks.core.config.complaint import At, Complaint, complaints_of
+from blocks.core.config.complaint import Complaint, complaints_of
 from blocks.core.errors import BlocksError, ConfigError
-from blocks.http.handler import Handler
+from blocks.http.handler import Filter, Handler
 
-from .bench import Bench, is_url
+from .bench import Bench, is_url, placed
+from .filters import before_server
 from .listeners import check_server
 from .node import Node
 from .sense.causes import first_causes
@@ -20,7 +21,7 @@ from .sense.inlined import inlined
 from .sense.rules import said_already, sense
 from .settings import settings_of
 from .source import Source, StackErrors, canonical
-from .tables import StackTable, Table
+from .tables import StackTable
 
 _ORDER = ("brokers", "upstreams", "apps", "balancers", "gateways", "edges")
 _ANEW = ("gateways",)  # files beside it (keys, schemas, routes) may have changed when its table has not
@@ -37,6 +38,7 @@ class Version:
         self.brokers = bench.brokers
         self.nodes: dict[tuple[str, str], Node] = {}
         self.asked: dict[str, Handler] = {}  # the handler of each server
+        self.filters: dict[str, list[Filter]] = {}  # what stands before it
         self.warnings: list[Complaint] = []
 
     def handlers(self) -> dict[str, Node]:
@@ -132,7 +134,7 @@ def _make(kind: str, name: str, table: Any, bench: Bench, version: Version) -> N
             node = home.make(name, table, bench)
         except (BlocksError, ValueError) as error:  # MissingExtra is no ConfigError
             said = error if isinstance(error, ConfigError) else ConfigError(str(error))
-            bench.complaints.extend(_placed(one, at, table) for one in complaints_of(said, at))
+            bench.complaints.extend(placed(one, at, table) for one in complaints_of(said, at))
             return
         node.spelling = spelling
         node.needs = bench.needs
@@ -140,27 +142,10 @@ def _make(kind: str, name: str, table: Any, bench: Bench, version: Version) -> N
     version.nodes[at] = node
 
 
-def _placed(complaint: Complaint, at: At, table: Any) -> Complaint:
-    """A constructor's error at the key that it speaks of, where that can be told from its words."""
-    for key in complaint.at[len(at) :]:
-        table = getattr(table, str(key), None)
-    at = complaint.at
-    if not isinstance(table, Table):
-        return complaint
-    words = complaint.message.replace("=", " ").replace(":", " ").replace(",", " ").split()
-    keys = [key for key in table.__struct_fields__ if getattr(table, key) is not None]
-    for word in words:
-        if word in keys:
-            return complaint._replace(at=(*at, word))
-    for key in keys:
-        if isinstance(getattr(table, key), str) and repr(getattr(table, key)) in complaint.message:
-            return complaint._replace(at=(*at, key))
-    return complaint
-
-
 def _resolve_servers(version: Version, bench: Bench, before: Version | None) -> None:
     for name, table in version.settings.servers.items():
         bench.begin(("servers", name))
         version.asked[name] = check_server(table, bench)
+        version.filters[name] = before_server(table, bench)
         if before is not None and is_url(table.handler) and before.settings.servers.get(name) == table:
             version.asked[name] = before.asked[name]

@@ -7,8 +7,10 @@ from typing import Any
 
 from blocks.core.errors import ConfigError
 from blocks.core.logging import events
+from blocks.http.handler import chain
 
 from ..bench import Bench
+from ..filters import before_edge
 from ..node import Node
 from ..tables import EdgeTable, RuleTable, given
 
@@ -48,8 +50,10 @@ def make(name: str, table: EdgeTable, bench: Bench) -> Node:
     releases = settings.get("releases")
     if releases is not None and releases not in edge.parts:
         edge.parts = (*edge.parts, releases)
-    node = Node("edges", name, edge)
-    node.members["store"] = _sizes(table, bench)
+    guards = before_edge(table, bench)
+    front = chain(*guards, to=edge)
+    node = Node("edges", name, edge, front=front, member=front)
+    node.members |= {"store": _sizes(table, bench), "guards": guards}
     if before is not None:
         node.joins = lambda: _join(edge, before.block)
     return node

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from blocks.core.errors import ConfigError
+from blocks.http.handler import chain
 
 from ..bench import Bench
+from ..filters import again
 from ..node import Node
 from ..tables import ClientTlsTable, UpstreamTable, given
 
@@ -14,12 +16,17 @@ _SETTINGS = ("timeout", "connect_timeout", "host", "idle", "uses", "age", "keep"
 
 
 def make(name: str, table: UpstreamTable, bench: Bench) -> Node:
-    """The upstream, and before it the filter that tells it who the client is."""
+    """The upstream; before it the filter that tells it who the client is, and before that the one that asks again.
+
+    A try that is repeated begins with the fields that the client sent: they are stated anew each time.
+    """
     settings = given(table, *_SETTINGS)
     if table.tls is not None:
         settings |= _tls(table.tls, bench)
     upstream = bench.upstream(table.url, name=name, **settings)
-    return Node("upstreams", name, upstream, front=bench.told(upstream, table.forwarded, table.trusted))
+    front = bench.told(upstream, table.forwarded, table.trusted)
+    filter = None if table.retries is None else again(table.retries, bench)
+    return Node("upstreams", name, upstream, front=front if filter is None else chain(filter, to=front))
 
 
 def _tls(table: ClientTlsTable, bench: Bench) -> dict[str, Any]:

@@ -13,6 +13,11 @@ from .. import tables
 
 _CALLS: dict[type[msgspec.Struct], str] = {
     tables.UpstreamTable: "blocks.http.upstream:Upstream",
+    tables.RequestIdTable: "blocks.http.filters.request_id:request_id",
+    tables.TraceTable: "blocks.http.filters.trace_context:trace_context",
+    tables.CompressTable: "blocks.http.filters.compress:Compress",
+    tables.AgainTable: "blocks.http.filters.retry:Retry",
+    tables.HotlinkTable: "blocks.edge.guards:HotlinkGuard",
     tables.BalancerTable: "blocks.balancer.balancer:LoadBalancer",
     tables.MemberTable: "blocks.balancer.endpoint:Endpoint",
     tables.HealthTable: "blocks.balancer.health:Health",
@@ -28,6 +33,9 @@ _MORE: dict[tuple[type[msgspec.Struct], str], str] = {
     (tables.ServerTable, "body_timeout"): "blocks.http.timeouts:Timeouts.body",
     (tables.ServerTable, "idle_timeout"): "blocks.http.timeouts:Timeouts.idle",
     (tables.ServerTable, "send_timeout"): "blocks.http.timeouts:Timeouts.send",
+    (tables.ServerTable, "believe"): "blocks.http.filters.real_client:RealClient.believe",
+    (tables.AgainTable, "budget"): "blocks.http.filters.budget:Budget.ratio",
+    (tables.AgainTable, "reserve"): "blocks.http.filters.budget:Budget.minimum",
     (tables.BalancerTable, "connect_timeout"): "blocks.http.upstream:Upstream.connect_timeout",
     (tables.BalancerTable, "upstream_timeout"): "blocks.http.upstream:Upstream.timeout",
     (tables.EdgeTable, "connect_timeout"): "blocks.http.upstream:Upstream.connect_timeout",

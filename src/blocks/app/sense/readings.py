@@ -96,7 +96,7 @@ def places(graph: Graph) -> Iterator[Complaint]:
 def networks(graph: Graph) -> Iterator[Complaint]:
     """Who is trusted, and who may purge."""
     view = graph.view
-    for at, _ in view.tables_of("upstreams", "balancers", "edges"):
+    for at, _ in view.tables_of("servers", "upstreams", "balancers", "edges"):
         for key, words in (("trusted", ("loopback", "private", "unix")), ("allow_purge", ())):
             for place, text in view.texts((*at, key)):
                 try:

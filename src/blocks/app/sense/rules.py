@@ -35,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     trying.repeated,
     trying.alone,
     trying.multiplied,
+    trying.unheard,
     trying.blind,
     trying.capacity,
     times.probes,

@@ -90,8 +90,8 @@ def tries(graph: Graph) -> Iterator[Complaint]:
 def inside(graph: Graph) -> Iterator[Complaint]:
     """A timeout of what is asked that is longer than the timeout of who asks: the balancer's, or a route's."""
     view = graph.view
-    for at, _ in view.tables_of("balancers"):
-        words = "{inside} never counts: [balancers." + str(at[1]) + "] gives up after {around} (timeout)"
+    for at, _ in view.tables_of("servers", "balancers"):
+        words = "{inside} never counts: [" + f"{at[0]}.{at[1]}" + "] gives up after {around} (timeout)"
         for inner in _timeouts(graph, at):
             yield from _around(view, (*at, "timeout"), inner, words)
     for at, _ in view.tables_of("gateways"):

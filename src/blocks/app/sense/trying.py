@@ -29,7 +29,7 @@ def _count(view: View, at: At) -> tuple[At, int] | None:
 def repeated(graph: Graph) -> Iterator[Complaint]:
     """Methods that are not idempotent, and answers that another try does not change."""
     view = graph.view
-    for at, _ in view.tables_of("balancers"):
+    for at, _ in view.tables_of("balancers", "upstreams"):
         for place, method in view.texts((*at, "retries", "methods")):
             if method.upper() not in IDEMPOTENT:
                 said = f"{method.upper()} is not idempotent (RFC 9110 §9.2.2): one order may be made twice"
@@ -76,6 +76,16 @@ def multiplied(graph: Graph) -> Iterator[Complaint]:
                 total = (outer[1] + 1) * (inner[1] + 1)
                 said = f"[balancers.{at[1]}] tries again, too: up to {total} tries for one request"
                 yield Complaint(inner[0], said, "warning")
+
+
+def unheard(graph: Graph) -> Iterator[Complaint]:
+    """Retries of an upstream that only balancers ask: they try again by their own."""
+    view = graph.view
+    for at, _ in view.tables_of("upstreams"):
+        askers = [asker for asker, uses in graph.uses.items() for use in uses if graph.homes.get(use.name) == at]
+        if view.given((*at, "retries")) and askers and all(asker[0] == "balancers" for asker in askers):
+            said = f"only [balancers.{askers[0][1]}] asks it, which has its own retries: these are never made"
+            yield Complaint((*at, "retries"), said, "warning")
 
 
 def blind(graph: Graph) -> Iterator[Complaint]:

@@ -8,6 +8,7 @@ from .body_limit import body_limit
 from .budget import Budget
 from .compress import Compress as compress  # noqa: N813
 from .forwarded import Forwarded as forwarded  # noqa: N813
+from .real_client import RealClient as real_client  # noqa: N813
 from .request_id import request_id
 from .retry import Retry as retry  # noqa: N813
 from .timeout import timeout
@@ -19,6 +20,7 @@ __all__ = [
     "body_limit",
     "compress",
     "forwarded",
+    "real_client",
     "request_id",
     "retry",
     "timeout",

@@ -104,7 +104,7 @@ class Forwarded:
         pairs.extend(self._fields(told, _host(section), peer, scheme))
         if self._via is not None:
             pairs = self._with_via(pairs, version)
-        return Section(pairs), self._client(told.chain, peer), scheme
+        return Section(pairs), client_of(told.chain, peer, self._networks), scheme
 
     def _first_hop(self, host: bytes, peer: Peer, version: int) -> tuple[tuple[Pair, ...], bytes]:
         """The fields of a request that says nothing of proxies, and their lines. They are few, and each is asked for again and again."""
@@ -128,18 +128,6 @@ class Forwarded:
             fields.append((b"forwarded", b", ".join([*told.elements, self._element(host, peer)])))
         return fields
 
-    def _client(self, chain: list[str], peer: Peer) -> str:
-        """The last address of the chain that is not a trusted proxy's; an entry that is no address ends what can be believed."""
-        client = address_of(peer.client[0]) or ""
-        for entry in reversed(chain[-_HOPS:]):
-            address = address_of(entry)
-            if address is None:
-                break
-            client = address
-            if not self._networks.trusts(address):
-                break
-        return client
-
     def _element(self, host: bytes, peer: Peer) -> bytes:
         """This hop in Forwarded (RFC 7239 §4)."""
         by = [f"by={self._by}"] if self._by is not None else []
@@ -152,6 +140,19 @@ class Forwarded:
         rest = [pair for pair in pairs if pair[0] != b"via"] if before else pairs
         rest.append((b"via", b", ".join([*before, mine])))
         return rest
+
+
+def client_of(chain: list[str], peer: Peer, trusted: Networks) -> str:
+    """The last address of the chain that is not a trusted proxy's; an entry that is no address ends what can be believed."""
+    client = address_of(peer.client[0]) or ""
+    for entry in reversed(chain[-_HOPS:]):
+        address = address_of(entry)
+        if address is None:
+            break
+        client = address
+        if not trusted.trusts(address):
+            break
+    return client
 
 
 @lru_cache(maxsize=4096)
