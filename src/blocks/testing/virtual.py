@@ -21,11 +21,8 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 START = 1_000.0  # what loop.time() begins with; zero would pass for "never" in code that tests a time's truth
-STRANGER_GRACE = (
-    0.002  # real seconds that threads we do not know get before each jump, to answer through call_soon_threadsafe
-)
-
-
+STRANGER_GRACE = 0.002  # real seconds that threads of whose work we know nothing get before each jump, to answer
+STRANGER_MOST = 0.2  # the same while they are seen to run, or to wait for a processor
 # threads whose work the loop is told of, by run_in_executor or by ``working``: idle ones cost nothing
 _REPORTING = ("asyncio_", "edge-disk-", "edge-push", "blocks-broker-", "broker-login", "blocks-records")
 
@@ -50,6 +47,16 @@ class _Sounding:
         self._far.close()
 
 
+def _ran(thread: threading.Thread) -> tuple[bytes, bytes]:
+    """(its state, R for running or about to, how long and how often it ran) as Linux tells it; nothing elsewhere."""
+    folder = f"/proc/self/task/{thread.native_id}"
+    try:
+        with open(f"{folder}/stat", "rb") as stat, open(f"{folder}/schedstat", "rb") as times:
+            return stat.read().rpartition(b") ")[2][:1], times.read()
+    except OSError:  # another system, or it has ended
+        return b"", b""
+
+
 class _Warp(selectors.BaseSelector):
     """A selector that turns the clock instead of waiting."""
 
@@ -59,7 +66,7 @@ class _Warp(selectors.BaseSelector):
         self.jobs = 0  # calls under way in executors
         self._real = selectors.DefaultSelector()
         self._sounding = _Sounding()
-        self._known = threading.active_count()
+        self._known = frozenset(threading.enumerate())
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Events that are there; when there are none, the clock moves by ``timeout``."""
@@ -69,7 +76,7 @@ class _Warp(selectors.BaseSelector):
         if self.jobs or timeout is None:
             return self._at_real_pace(timeout)
         self._sounding.take()
-        events = self._real.select(STRANGER_GRACE if self._strangers() else 0)
+        events = self._after_strangers()
         if not events:
             self.now = round(self.now + timeout, 9)
             self.jumps += 1
@@ -84,12 +91,30 @@ class _Warp(selectors.BaseSelector):
             self.now = round(self.now + (min(passed, timeout) if events else timeout), 9)
         return events
 
-    def _strangers(self) -> bool:
-        """Whether threads have started since of whose work we know nothing."""
-        if threading.active_count() <= self._known:
-            return False
-        others = [thread for thread in threading.enumerate() if not thread.name.startswith(_REPORTING)]
-        return len(others) > self._known
+    def _strangers(self) -> list[threading.Thread]:
+        """Threads that have started since, of whose work we know nothing."""
+        if threading.active_count() == 1:
+            return []
+        return [
+            thread
+            for thread in threading.enumerate()
+            if thread not in self._known and not thread.name.startswith(_REPORTING)
+        ]
+
+    def _after_strangers(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """What there is once other threads have had their time: a little when they sleep, more while they run."""
+        strangers = self._strangers()
+        if not strangers:
+            return self._real.select(0)
+        before = [_ran(thread) for thread in strangers]
+        until = time.monotonic() + STRANGER_MOST
+        while True:
+            events = self._real.select(STRANGER_GRACE)
+            after = [_ran(thread) for thread in strangers]
+            waits = any(state == b"R" for state, _ in after)
+            if events or (after == before and not waits) or time.monotonic() > until:
+                return events
+            before = after
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """Watch a socket."""
@@ -149,6 +174,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _job_done(self, _: object) -> None:
         self._warp.jobs -= 1
+
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """As asyncio's; the thread in which it waits for the others is waited for at real pace, too."""
+        self.working(1)
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self.working(-1)
 
     def working(self, count: int) -> None:
         """So many more (or fewer) threads are at work that will answer through ``call_soon_threadsafe``: real time passes until then."""
