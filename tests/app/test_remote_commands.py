@@ -126,6 +126,7 @@ async def test_a_reload_that_is_refused_is_told_with_its_complaints():
     answers: list[Any] = [
         ConfigErrors([Complaint(("routes", 3), "no such service")]),
         {"status": "reloaded", "digest": "d1"},
+        {"status": "on-trial"},
         ConfigError("x"),
     ]
 
@@ -142,6 +143,7 @@ async def test_a_reload_that_is_refused_is_told_with_its_complaints():
         assert "stays in force" in refused.stderr
         fine = await blocks("reload", "--admin", address)
         assert (fine.exit_code, fine.output) == (0, "reloaded, digest d1\n")
+        assert (await blocks("reload", "--admin", address)).output.startswith("on trial: ")
         refused = await blocks("reload", "--json", "--admin", address)
         assert (refused.exit_code, json.loads(refused.stdout)["error"]) == (3, "x")
 
