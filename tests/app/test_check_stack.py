@@ -254,6 +254,17 @@ def test_warnings_fail_only_when_strict(folder: Path) -> None:
     assert run(path, "--strict").exit_code == 3
 
 
+@pytest.mark.parametrize(
+    "text", ["", "# later\n", '[apps.a]\npython = "builtins:print"\n', '[brokers.b]\ndata = ":memory:"\n']
+)
+def test_what_blocks_run_would_refuse_for_want_of_a_listener_is_wrong(folder: Path, text: str) -> None:
+    path = folder / "stack.toml"
+    path.write_text(text)
+    result = run(path)
+    assert result.exit_code == 3
+    assert "nothing listens: give it [servers.NAME]" in result.stderr
+
+
 def test_the_line_is_underlined(folder: Path) -> None:
     path = folder / "stack.toml"
     path.write_text(RIGHT.replace('handler = "front"', 'handler = "frnt"'))

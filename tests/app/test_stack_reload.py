@@ -367,3 +367,15 @@ async def test_a_drain_waits_for_what_an_earlier_version_has_under_way(tmp_path:
             a.gate.set()
             assert (await slow)[0] == 200
             assert await drained
+
+
+async def test_a_file_that_is_empty_at_the_moment_does_not_end_what_serves(tmp_path: Path):
+    async with origins("a") as ((_, url),):
+        path = written(tmp_path, file(url))
+        async with loaded(path) as stack, asking(stack.servers["public"].url) as client:
+            for text in ("", "# nothing yet\n", '[brokers.inner]\ndata = ":memory:"\n'):
+                path.write_text(text)
+                with pytest.raises(StackErrors, match="nothing listens"):
+                    await stack.reload()
+                assert "nothing listens" in stack.last_error
+                assert (await get(client, "/kept/1"))[0] == 200

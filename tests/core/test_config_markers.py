@@ -92,3 +92,29 @@ def test_what_is_nested_without_end_is_refused(tmp_path: Path, name: str, text: 
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigErrors, match="nested too deep"):
         read(tmp_path / name, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line", "column"),
+    [
+        ("a.json", '{"apps": {"a": 1},\n "b": [{"x": 1, "x": 2}],\n "apps": {}}', 2, 17),
+        ("a.json", '{"apps": {},\n "b": {"apps": 1},\n "apps": {}}', 3, 2),
+        ("a.yaml", "apps:\n  a: 1\nb: {apps: 1}\napps: {}\n", 4, 1),
+        ("a.yaml", "b:\n  - x: 1\n    x: 2\n", 3, 5),
+    ],
+)
+def test_a_key_that_is_there_twice_is_an_error_at_its_second_place(
+    tmp_path: Path, name: str, text: str, line: int, column: int
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ConfigErrors, match="is there already") as caught:
+        read(path, {})
+    assert caught.value.source is not None
+    assert caught.value.source.places[()][:2] == (line, column)
+
+
+def test_what_yaml_merges_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  a: 3\n")
+    assert read(path, {}).tables["y"] == {"a": 3, "b": 2}

@@ -17,6 +17,7 @@ from blocks.http.server import CannotBind
 from .listeners import Listener, addresses_of
 from .lives import CannotStart, Life
 from .node import Node
+from .settings import NOTHING_LISTENS, serves
 from .source import StackErrors, canonical
 from .version import Version
 
@@ -198,7 +199,7 @@ def _stays(old: Version, new: Version, name: str) -> bool:
 
 
 def _refuse_what_cannot_change(old: Version, new: Version) -> None:
-    """A broker's log is one and open; the number of processes and the admin's address are set when the process begins."""
+    """A broker's log is one and open, processes and the admin's address are set at the start, and what serves goes on serving."""
     complaints = [
         Complaint(("brokers", node.name), "a broker's settings cannot change while it runs; restart for that")
         for key, node in new.nodes.items()
@@ -209,5 +210,7 @@ def _refuse_what_cannot_change(old: Version, new: Version) -> None:
         if before != after:
             said = f"{key} cannot change while the process runs ({before!r} → {after!r}); restart for that"
             complaints.append(Complaint(("process", key), said))
+    if serves(old.settings) and not serves(new.settings):  # a file that is just being written is empty at first
+        complaints.append(Complaint((), NOTHING_LISTENS))
     if complaints:
         raise StackErrors(complaints, new.source)

@@ -47,6 +47,7 @@ def examine(path: Path, environment: Mapping[str, str] | None = None) -> Examine
 
     from blocks.core.clock import SYSTEM
 
+    from .settings import NOTHING_LISTENS, serves
     from .source import Source, gather
     from .version import assemble
 
@@ -58,7 +59,16 @@ def examine(path: Path, environment: Mapping[str, str] | None = None) -> Examine
     if told and not source.tables:
         return Examined(source, told, None)
     version, found = assemble(source, told, clock=SYSTEM, random=Random(0), environment=filled)
+    if not serves(version.settings) and not _servers_meant(source.tables):
+        found.append(Complaint((), NOTHING_LISTENS))
     return Examined(source, found, None if any(one.level == "error" for one in found) else version)
+
+
+def _servers_meant(tables: Mapping[str, Any]) -> bool:
+    """Whether another mistake may be why there is no server: a table that is misspelt, or a server that is wrong."""
+    from .tables import KINDS
+
+    return bool(tables.get("servers")) or not set(tables) <= {"include", "process", *KINDS}
 
 
 def opened(path: Path) -> Examined:

@@ -13,6 +13,7 @@ from blocks.http.job import Extend, Place, Spot, places_line
 from blocks.http.options import Serving
 
 from .listeners import Ground, addresses_of
+from .settings import NOTHING_LISTENS, serves
 from .source import StackErrors
 from .stack import Stack, in_a_thread
 
@@ -187,7 +188,5 @@ class StackRun:
 
 def refuse_unservable(stack: Stack) -> None:
     """Raise ``StackErrors`` when there is nothing that a process could serve."""
-    settings = stack.version.settings
-    if not settings.servers and not any(table.listen or table.http for table in settings.brokers.values()):
-        said = "nothing listens: give it [servers.NAME] with listen and handler"
-        raise StackErrors([Complaint((), said)], stack.version.source)
+    if not serves(stack.version.settings):
+        raise StackErrors([Complaint((), NOTHING_LISTENS)], stack.version.source)

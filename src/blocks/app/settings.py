@@ -39,6 +39,14 @@ def settings_of(tables: Mapping[str, Any], complaints: list[Complaint]) -> tuple
     return settings, broken
 
 
+NOTHING_LISTENS = "nothing listens: give it [servers.NAME] with listen and handler"
+
+
+def serves(settings: StackTable) -> bool:
+    """Whether there is anything that a client could connect to: what a process must have, and a reload must not take away."""
+    return bool(settings.servers) or any(table.listen or table.http for table in settings.brokers.values())
+
+
 def _named(kind: str, value: Any, complaints: list[Complaint], broken: set[tuple[str, str]]) -> dict[str, Any]:
     """``[kind.NAME]`` of all names."""
     if not isinstance(value, Mapping):

@@ -165,8 +165,6 @@ def _circles(graph: Graph, at: At, way: list[At], depths: dict[At, int]) -> Iter
 def unasked(graph: Graph) -> Iterator[Complaint]:
     """A handler that no server reaches. Said of the outermost only: what is inside it is reached when it is."""
     view = graph.view
-    if view.absent(("servers",)) and view.absent(("brokers",)) and view.tables:
-        yield Complaint((), "there is no [servers.NAME] and no [brokers.NAME]: nothing listens", "warning")
     if not view.given(("servers",)) or set(view.tables) - _kinds(view):
         return  # a misspelt table may have been a server
     asked = graph.asked()

@@ -25,6 +25,7 @@ class JsonScanner:
         self.text = text
         self.at = 0
         self.places: dict[At, Place] = {}
+        self.twice: list[Place] = []  # of keys that were in the same object before
         self._starts = [0, *[match.end() for match in re.finditer("\n", text)]]
 
     def run(self) -> dict[At, Place]:
@@ -45,7 +46,10 @@ class JsonScanner:
 
         line = bisect.bisect_right(self._starts, begin)
         width = len(self.text[begin : self.at].partition("\n")[0].rstrip())
-        self.places[path] = Place(line, begin - self._starts[line - 1] + 1, max(width, 1))
+        place = Place(line, begin - self._starts[line - 1] + 1, max(width, 1))
+        if path in self.places:
+            self.twice.append(place)
+        self.places[path] = place
 
     def _value(self, path: At) -> None:
         self._skip(_SPACE)
@@ -87,6 +91,13 @@ class JsonScanner:
 def json_places(text: str) -> dict[At, Place]:
     """The place of every key of a JSON text that is known to be right."""
     return JsonScanner(text).run()
+
+
+def json_twice(text: str) -> Place:
+    """The place of the first key of a JSON text that is in its object a second time."""
+    scanner = JsonScanner(text)
+    scanner.run()
+    return scanner.twice[0] if scanner.twice else Place(1, 1, 1)  # deeper than keys have places
 
 
 def yaml_places(text: str) -> dict[At, Place]:

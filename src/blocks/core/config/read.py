@@ -92,10 +92,15 @@ def parse(text: str, suffix: str = ".toml") -> dict[str, Any]:
     """The tables of a text. Raises ``ConfigErrors`` for a syntax error."""
     if suffix == ".json":
         try:
-            return _table(json.loads(text))
+            return _table(json.loads(text, object_pairs_hook=_once))
         except json.JSONDecodeError as error:
             source = Source(Path(), text, {}, {(): Place(error.lineno, error.colno, 1)})
             raise ConfigErrors([Complaint((), f"is not JSON: {error.msg}")], source) from error
+        except _Twice as error:
+            from .markers import json_twice
+
+            source = Source(Path(), text, {}, {(): json_twice(text)})
+            raise ConfigErrors([Complaint((), f"{error.args[0]!r} is there already")], source) from error
     if suffix in _OTHERS:
         return _table(_yaml(text))
     try:
@@ -110,13 +115,27 @@ def parse(text: str, suffix: str = ".toml") -> dict[str, Any]:
     return tables
 
 
+class _Twice(Exception):
+    """A key is twice in one table: the later one would silently be the only one, where TOML says so."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(next(key for place, key in enumerate(keys) if key in keys[:place]))
+    return table
+
+
 def _yaml(text: str) -> Any:
     try:
         import yaml
     except ImportError as error:
         raise MissingExtra("a configuration in YAML", "yaml") from error
+    from .strict_yaml import load
+
     try:
-        return yaml.safe_load(text)
+        return load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         source = Source(Path(), text, {}, {(): Place(mark.line + 1, mark.column + 1, 1)}) if mark is not None else None
