@@ -148,3 +148,18 @@ async def test_a_jump_of_the_wall_clock_moves_dates_and_no_durations(blocks):
         blocks.clock.jump("-50h")
         assert edge.entry("/page").age < 60
         assert broker.topic("jobs").in_flight("workers") == 2
+
+
+async def test_a_comparison_of_what_was_read_is_asked_again(blocks):
+    a, b = await blocks.origins(2)
+    lb = await blocks.balancer(a, b, health="250ms")
+    before = lb.healthy
+    a.crash()
+    await blocks.until(lb.healthy == 1)
+    await blocks.until(lb.healthy < 2)
+    assert before == 2
+    assert (before != 2) == 0
+    assert lb.healthy == 1
+    assert (before > 1, before >= 3, before <= 1, f"{before}", {before: 1}[2], sum([before, 1])) == (1, 0, 0, "2", 1, 3)
+    with pytest.raises(TypeError, match="give it a function"):
+        await blocks.until(before + 1)

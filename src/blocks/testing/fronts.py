@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from blocks.core.errors import ConfigError
 
 from .front import Front
+from .reading import Reading
 
 if TYPE_CHECKING:
     from blocks.balancer import LoadBalancer  # noqa: F401  # named in the text of a base class
@@ -21,9 +22,9 @@ class BalancerFront(Front["LoadBalancer"]):
     """A load balancer and its server."""
 
     @property
-    def healthy(self) -> int:
-        """How many endpoints may get requests."""
-        return sum(endpoint.usable for endpoint in self.block.endpoints)
+    def healthy(self) -> Reading:
+        """How many endpoints may get requests: ``await until(lb.healthy == 1)``."""
+        return Reading(lambda: sum(endpoint.usable for endpoint in self.block.endpoints))
 
     def endpoint(self, member: Any) -> Endpoint:
         """The endpoint of an origin, a block, a URL or a name: ``lb.endpoint(a).state``, ``.usable``, ``.active``, ``.requests``.

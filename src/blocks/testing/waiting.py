@@ -15,11 +15,15 @@ T = TypeVar("T")
 async def until(
     condition: Callable[[], T | Awaitable[T]], timeout: float | str = 60.0, every: float | str = 0.005
 ) -> T:
-    """Return the condition's value as soon as it is true: ``await until(lambda: lb.healthy == 1)``.
+    """Return the condition's value as soon as it is true: ``await until(lambda: edge.has("/page"))``, ``await until(lb.healthy == 1)``.
 
     It is looked at once each ``every`` on the loop's clock, so on a virtual one a minute costs milliseconds. Raises ``TimeoutError``, which
     shows the condition's last value, after ``timeout``.
     """
+    if not callable(condition):
+        raise TypeError(
+            f"until({condition!r}) would never change: give it a function, like until(lambda: edge.has('/page'))"
+        )
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds(timeout)
     pause = seconds(every)
