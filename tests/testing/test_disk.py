@@ -63,6 +63,19 @@ async def test_whatever_a_power_cut_leaves_acknowledged_messages_are_there_once(
     assert await drained(broker) == sent
 
 
+async def test_a_subscription_that_was_confirmed_misses_nothing_over_a_power_cut(blocks):
+    disk = blocks.disk()
+    broker = await blocks.broker(disk=disk)
+    client = await blocks.client(broker)
+    await broker.publish("orders", b"before")
+    await blocks.clock.sleep(1)
+    async with client.subscribe("orders", group="workers", start="latest") as messages:
+        await disk.power_cut()  # the group itself was not on the medium yet
+        await disk.power_on()
+        await broker.publish("orders", b"meanwhile")  # the client is not back yet
+        assert (await anext(messages)).payload == b"meanwhile"
+
+
 async def test_a_full_disk_refuses_publishers_serves_consumers_and_recovers(blocks):
     disk = blocks.disk()
     broker = await blocks.broker(disk=disk)

@@ -404,9 +404,9 @@ class Subscription:
     def resume(self) -> None:
         """There is a new connection: subscribe again, from where this one stands."""
         options = dict(self._options)
+        if self._subscribed and options["start"] == "latest" and self._start is not None:
+            options["start"] = self._start  # a group, too, may have been lost with the power before it was on the medium
         if options["group"] is None and self._subscribed:
-            if options["start"] == "latest" and self._start is not None:
-                options["start"] = self._start
             options["positions"] = dict(self._positions)
         self.client.send(Subscribe(self.number, self.pattern, options))
 
