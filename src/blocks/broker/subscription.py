@@ -405,7 +405,8 @@ class Subscription:
         """There is a new connection: subscribe again, from where this one stands."""
         options = dict(self._options)
         if self._subscribed and options["start"] == "latest" and self._start is not None:
-            options["start"] = self._start  # a group, too, may have been lost with the power before it was on the medium
+            # a group, too, may have been lost with the power before it was on the medium; its log counts in microseconds
+            options["start"] = self._start if options["group"] is None else self._start - 1e-5
         if options["group"] is None and self._subscribed:
             options["positions"] = dict(self._positions)
         self.client.send(Subscribe(self.number, self.pattern, options))
