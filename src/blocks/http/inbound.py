@@ -16,9 +16,10 @@ from blocks.core.pending import Driver
 
 from .body import Stream, Tunnel
 from .download import COPY, Download
+from .ends import peer_of
 from .h1 import BadMessage, RequestHead, RequestReader
 from .h1.writer import CHUNKED, CLOSE, response_head
-from .message import Headers, Peer, Request, Response, Section
+from .message import Headers, Request, Response, Section
 from .refusal import refusal, response_to
 from .reset import reset
 from .tunnel import ClientEnd
@@ -84,7 +85,7 @@ class Inbound(Driver, asyncio.Protocol):
         self.transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         service = self.service
         transport.set_write_buffer_limits(_WRITE_BUFFER)
-        self.peer = _peer(transport)
+        self.peer = peer_of(transport)
         self.deadline = self._loop.time() + service.timeouts.head
         service.connections.add(self)
         service.sweeper.add(self)
@@ -584,21 +585,3 @@ class Inbound(Driver, asyncio.Protocol):
         """Bytes went through the tunnel, one way or the other."""
         if not self.blocked:
             self.deadline = self._loop.time() + self.service.timeouts.tunnel
-
-
-def _peer(transport: asyncio.Transport) -> Peer:
-    """Both ends, as the transport tells them."""
-    tls = transport.get_extra_info("ssl_object")
-    return Peer(
-        _address(transport.get_extra_info("peername")),
-        _address(transport.get_extra_info("sockname")),
-        "http" if tls is None else "https",
-        tls,
-        None if tls is None else tls.getpeercert(),
-    )
-
-
-def _address(name: Any) -> tuple[str, int]:
-    if isinstance(name, tuple) and len(name) >= 2:
-        return name[0], name[1]
-    return (name if isinstance(name, str) else ""), 0
