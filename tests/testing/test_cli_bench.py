@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from blocks.testing.cli import bench
+from blocks.testing.cli import bench, fault
 
 BOTH = "import click; from blocks.testing.cli import bench, fault; click.Group(commands={'bench': bench, 'fault': fault})()"
 
@@ -34,6 +34,20 @@ def test_bad_usage_is_exit_2_and_says_what_is_wrong(arguments: list[str], says: 
     done = CliRunner().invoke(bench, arguments)
     assert done.exit_code == 2
     assert says in done.output
+
+
+@pytest.mark.parametrize(
+    ("target", "rule", "says"),
+    [
+        ("127.0.0.1:9", "next 1 path /x: reset", "no method, path or header"),
+        ("127.0.0.1:9", "next 1: status 503", "is for requests"),
+        ("http://127.0.0.1:9", "next 1: frob", "there is no fault 'frob'"),
+        ("nowhere", "next 1: reset", "is not an address"),
+    ],
+)
+def test_a_fault_that_could_never_strike_is_exit_3(target: str, rule: str, says: str):
+    done = CliRunner().invoke(fault, [target, "--fault", rule])
+    assert (done.exit_code, says in done.output) == (3, True), done.output
 
 
 @pytest.mark.integration

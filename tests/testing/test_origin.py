@@ -9,7 +9,7 @@ import pytest
 from blocks import Request, Response, Upstream
 from blocks.broker import connect
 from blocks.broker.errors import LeaseLost
-from blocks.core.errors import UpstreamFault, UpstreamTimeout
+from blocks.core.errors import ConfigError, UpstreamFault, UpstreamTimeout
 from blocks.http import Headers
 
 
@@ -226,6 +226,21 @@ async def test_an_upstream_meets_hang_as_a_timeout(blocks):
     async with Upstream(origin.url, timeout="5s") as client:
         with pytest.raises(UpstreamTimeout):
             await client(Request("GET", "/"))
+
+
+async def test_the_faults_of_what_speaks_tcp_are_those_of_its_connections(blocks):
+    origin = await blocks.origin("hello")
+    link = await blocks.link(origin)
+    script = await blocks.tcp_origin("send hi\\n\nclose")
+    armed = [link.fault.next(2).reset(), script.fault.next(1).close()]
+    assert [(await raw(link))[0].endswith(b"hello") for _ in range(3)] == [False, False, True]
+    assert [(await raw(script))[0] for _ in range(2)] == [b"", b"hi\n"]
+    assert [one.hits for one in armed] == [[1, 2], [1]]
+    assert link.fault.seen == 3
+    with pytest.raises(ConfigError, match="for requests"):
+        link.fault.next().status(503)
+    with pytest.raises(ConfigError, match="no method, path or header"):
+        script.fault.matching(path="/x")
 
 
 async def test_a_link_cuts_and_stalls_without_knowing_the_protocol(blocks):

@@ -78,7 +78,7 @@ class Control:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         try:
             for line in lines:
-                arm(Faults(), line)
+                arm(Faults(requests=self._door.fault.connections is not self._door.fault), line)
         except ConfigError as error:
             return Response.text(f"{error}\n", 400)
         self._rules = [(line, rule) for line, rule in self._rules if not rule.spent or rule.hits][-1000:]

@@ -125,11 +125,14 @@ class Choice(Which):
 
 
 class Faults(Choice):
-    """The armed rules of one origin or link. Verbs without a choice are ``always``: ``fault.delay("1s")``."""
+    """The armed rules of one origin or link. Verbs without a choice are ``always``: ``fault.delay("1s")``.
 
-    def __init__(self, random: Random | None = None, *, connections: bool = True) -> None:
-        super().__init__(Rules(random, "requests" if connections else "connections"))
-        self.connections = Faults(self._rules.random, connections=False) if connections else self
+    They are about requests; without ``requests``, as of what speaks plain TCP, they are the very rules of ``connections``.
+    """
+
+    def __init__(self, random: Random | None = None, *, requests: bool = True) -> None:
+        super().__init__(Rules(random, "requests" if requests else "connections"))
+        self.connections = Faults(self._rules.random, requests=False) if requests else self
         """For connections, when they are accepted: reset, close, hang, half-open, delay, trickle, bandwidth, cut_body, corrupt_body."""
 
     def _with(self, **more: Any) -> Choice:  # type: ignore[override]  # a choice among these, not more rules

@@ -19,7 +19,7 @@ EARLY = 1024 * 1024  # bytes that a client may send before the other side is con
 
 
 class Link(Door):
-    """Listens and passes on to (``host``, ``port``). Faults strike connections: ``link.fault.connections.next(1).reset()``.
+    """Listens and passes on to (``host``, ``port``). Faults strike connections: ``link.fault.next(1).reset()``.
 
     ``cut_body(n)`` closes a connection after ``n`` bytes from the server, ``stall`` holds all bytes of every connection until ``flow``,
     ``slow`` gives each direction a latency of its own.
@@ -34,7 +34,7 @@ class Link(Door):
         random: Random | None = None,
         timeline: Timeline | None = None,
     ) -> None:
-        super().__init__(name, Faults(random), timeline)
+        super().__init__(name, Faults(random, requests=False), timeline)
         self.target = (host, port)
         self.latency = {"to-server": 0.0, "to-client": 0.0}  # seconds
         self._stalled: set[Direction] = set()

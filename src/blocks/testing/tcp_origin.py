@@ -102,13 +102,13 @@ class TcpOrigin(Door):
     """Follows a script on each connection: the first one's the first, and so on; the last is for all that come later.
 
     A script is a transcript (see ``transcript``), or an async function of a ``Conversation``. ``journal`` holds the conversations;
-    ``verify`` raises if one went otherwise. Faults strike connections: ``origin.fault.connections.next(1).reset()``.
+    ``verify`` raises if one went otherwise. Faults strike connections: ``origin.fault.next(1).reset()``.
     """
 
     def __init__(
         self, *scripts: Script, name: str = "tcp-origin", random: Random | None = None, timeline: Timeline | None = None
     ) -> None:
-        super().__init__(name, Faults(random), timeline)
+        super().__init__(name, Faults(random, requests=False), timeline)
         if not scripts:
             raise ConfigError(
                 "a TCP origin needs a script; give a transcript such as 'expect PING\\r\\n' or a function"
