@@ -187,7 +187,7 @@ async def test_a_second_signal_stops_a_drain_that_waits_and_a_stuck_request_is_c
     held.close()
 
 
-async def test_a_worker_that_is_killed_is_replaced_by_one_that_reads_the_file_of_now(tmp_path: Path):
+async def test_a_worker_that_is_killed_is_replaced_by_one_with_the_version_in_force(tmp_path: Path):
     path = tmp_path / "stack.toml"
     async with backends(tmp_path, 2) as (a, b):
         path.write_text(text(a.url))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from blocks.core.config.complaint import Complaint
@@ -28,19 +29,22 @@ _LOOK = 0.05  # seconds between two looks whether the last requests of what is g
 
 
 class Change:
-    """One change of one stack: ``apply``, then ``retire`` behind."""
+    """One change of one stack: ``prepare``, then ``commit``, and ``retire`` behind; or ``undo``."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+        self._version: Version | None = None
+        self._fresh: list[Node] = []
         self._entered: list[tuple[Node, Life]] = []
         self._opened: dict[str, Listener] = {}
+        self._refreshed: list[Callable[[], None]] = []
         self._lent: list[socket.socket] = []
         self._gone_nodes: list[Node] = []
         self._gone_listeners: list[Listener] = []
         self._under_way: list[Any] = []
 
-    async def apply(self, version: Version) -> None:
-        """Change to ``version``, or raise ``ConfigError`` and leave everything as it was."""
+    async def prepare(self, version: Version) -> None:
+        """Start all that is new in ``version``, and listen; it answers nothing yet. Raises ``ConfigError``, and has left nothing then."""
         stack = self._stack
         old = stack.version
         _refuse_what_cannot_change(old, version)
@@ -54,22 +58,26 @@ class Change:
                     version.places[node.name].put(node)
             await self._listen(version)
         except BaseException as error:
-            await self._undo()
+            await self.undo()
             if isinstance(error, CannotBind | CannotStart):
                 at = error.at if isinstance(error, CannotStart) else ()
                 raise StackErrors([Complaint(at, str(error.args[-1]))], version.source) from error
             raise
-        if not stack.running:  # it was stopped meanwhile
-            await self._undo()
-            raise ConfigError("the stack does not run")
-        self._swap(old, version, fresh)
+        self._version, self._fresh = version, fresh
 
-    def refuse(self, error: Exception) -> str:
-        """Tell that a version was refused; what was wrong, for people."""
-        report = error.report() if isinstance(error, StackErrors) else str(error)
-        count = len(error.complaints) if isinstance(error, StackErrors) else 1
-        events().error("reload-refused", errors=count, report=report)
-        return report
+    async def commit(self) -> Version:
+        """Let what was prepared answer, from one turn of the loop to the next."""
+        version = self._version
+        assert version is not None
+        if not self._stack.running:  # it was stopped meanwhile
+            await self.undo()
+            raise ConfigError("the stack does not run")
+        self._swap(self._stack.version, version, self._fresh)
+        for refreshed in self._refreshed:
+            refreshed()
+        for listener in self._opened.values():
+            await listener.accept()
+        return version
 
     async def _listen(self, version: Version) -> None:
         """Listen for servers that are new or changed; those that stay read their certificates anew."""
@@ -79,10 +87,10 @@ class Change:
             before = stack.servers.get(name)
             try:
                 if before is not None and _stays(stack.version, version, name):
-                    before.refresh()
+                    self._refreshed.append(before.refresh())
                     continue
                 listener = stack.listener(version, name)
-                await listener.open(stack.ground, self._borrow(before, listener))
+                await listener.open(stack.ground, self._borrow(before, listener), accept=False)
             except (CannotBind, ConfigError) as error:
                 key = "listen" if isinstance(error, CannotBind) else "tls"
                 raise StackErrors([Complaint((*at, key), str(error.args[-1]))], version.source) from error
@@ -101,7 +109,8 @@ class Change:
                     self._lent += lent[address]
         return lent
 
-    async def _undo(self) -> None:
+    async def undo(self) -> None:
+        """Leave everything as it was."""
         for listener in self._opened.values():
             await listener.stop(0.0)
         for sock in self._lent:
@@ -178,6 +187,14 @@ class Change:
         for node in self._stack.of_kind("gateways").values():
             gateway = node.block.gateway
             gateway.kept.forget(set(gateway.kept.objects) - gateway.snapshot.site.used)
+
+
+def refused(error: Exception) -> str:
+    """Tell that a version was refused; what was wrong, for people."""
+    report = error.report() if isinstance(error, StackErrors) else str(error)
+    count = len(error.complaints) if isinstance(error, StackErrors) else 1
+    events().error("reload-refused", errors=count, report=report)
+    return report
 
 
 def _join(node: Node) -> None:

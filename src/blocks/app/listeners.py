@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -109,8 +109,8 @@ class Listener:
         pairs = [(folder / one.cert, folder / one.key) for one in found]
         return Certificates(pairs, client_ca=None if authority is None else folder / authority)
 
-    async def open(self, ground: Ground, lent: Mapping[str, Sequence[socket.socket]]) -> None:
-        """Listen, on what was ``lent`` for an address where there is something.
+    async def open(self, ground: Ground, lent: Mapping[str, Sequence[socket.socket]], *, accept: bool = True) -> None:
+        """Listen, on what was ``lent`` for an address where there is something; without ``accept`` clients wait until it is called.
 
         Raises ``CannotBind``, and listens nowhere then.
         """
@@ -132,9 +132,14 @@ class Listener:
                 last_call=min(LAST_CALL, self._drain),
                 clock=self._clock,
             )
-            await server.start()
+            await server.start(accept=accept)
             self.server = server
             self._stack = stack.pop_all()
+
+    async def accept(self) -> None:
+        """Take the connections that come from now on."""
+        if self.server is not None:
+            await self.server.accept()
 
     async def _observer(self, metered: bool, stack: AsyncExitStack) -> Observer | None:
         """What is told of every exchange: the meter, and behind it the access log."""
@@ -201,12 +206,17 @@ class Listener:
         if self.server is not None and heir.server is not None:
             self.server.bequeath(heir.server)
 
-    def refresh(self) -> None:
-        """Read the certificates anew and follow a rotated log. Raises ``ConfigError``; the old certificates stay in force then."""
-        if self.log is not None:
-            self.log.reopen()
-        if self.certificates is not None:
-            self.certificates.reload()
+    def refresh(self) -> Callable[[], None]:
+        """Read the certificates anew; what it returns puts them into force and follows a rotated log. Raises ``ConfigError``."""
+        take = None if self.certificates is None else self.certificates.prepare()
+
+        def refreshed() -> None:
+            if self.log is not None:
+                self.log.reopen()
+            if take is not None:
+                take()
+
+        return refreshed
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Accept no more and let requests finish; whether none had to be cut."""

@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blocks.core.config.complaint import Complaint
-from blocks.core.errors import ConfigError
-from blocks.core.logging import events
+from blocks.core.errors import BlocksError, ConfigError
 from blocks.http.job import Extend, Place, Spot, places_line
 from blocks.http.options import Serving
 
+from .change import Change
 from .listeners import Ground, addresses_of
 from .settings import NOTHING_LISTENS, serves
-from .source import StackErrors
+from .source import Source, StackErrors
 from .stack import Stack, in_a_thread
+from .version import Version
 
 if TYPE_CHECKING:
     from blocks.http.admin import Subject
 
-Load = Callable[[], Stack]
-
 
 class StackJob:
-    """Run the stack that ``load`` reads; ``first`` is what it was when the process began.
-
-    ``grace`` goes before the file's drain_timeout.
-    """
+    """Run ``first``, and what its file says later. ``grace`` goes before the file's drain_timeout."""
 
     block = "stack"
+    together = True
 
-    def __init__(self, first: Stack, load: Load, serving: Serving, grace: float | None = None) -> None:
+    def __init__(self, first: Stack, serving: Serving, grace: float | None = None) -> None:
         self._grace = grace
         self.serving = serving
         self._first = first
-        self._load = load
 
     @property
     def spots(self) -> Sequence[Spot]:
@@ -47,13 +44,11 @@ class StackJob:
         ]
 
     def begin(self, place: Place | None) -> StackRun:
-        """The stack, not started: in one of several workers read anew, as that may take the place of one that died."""
+        """The stack, not started: in one of several workers made anew, of the version that is in force for all of them."""
         stack = self._first
         if place is not None:
-            try:
-                stack = self._load()
-            except ConfigError as error:
-                events().error("worker-starts-with-what-was-right", error=str(error))
+            proposal = None if place.seat is None else place.seat.proposal
+            stack = stack.anew(stack.version.source if proposal is None else pickle.loads(proposal))
             stack.ground = Ground(place.where, place.held, shared=True)
         stack.ground = stack.ground._replace(metered=self.serving.admin is not None)
         stack.aside = in_a_thread
@@ -86,6 +81,7 @@ class StackRun:
         self.extend: Extend | None = self._extend
         self._reloading: asyncio.Task[None] | None = None
         self._again = False
+        self._change: Change | None = None  # prepared, and not yet in force
         self._draining = False
 
     async def start(self) -> None:
@@ -102,6 +98,8 @@ class StackRun:
         if self._reloading is not None:
             self._reloading.cancel()
             await asyncio.wait([self._reloading])
+        if self._change is not None:
+            await self._change.undo()
         await self.stack.stop()
 
     def line(self) -> dict[str, Any]:
@@ -135,13 +133,54 @@ class StackRun:
     async def reload(self) -> dict[str, Any]:
         """Reload, and how it went. Raises ``ConfigError``: what ran goes on."""
         before = self.stack.version.digest
-        version = await self.stack.reload()
+        return self._told(before, await self.stack.reload())
+
+    def _told(self, before: str, version: Version) -> dict[str, Any]:
         return {
             "status": "reloaded",
             "digest": version.digest,
             "changed": before != version.digest,
             "warnings": [one.message for one in version.warnings],
         }
+
+    # -- reload, with the other workers
+
+    async def propose(self) -> bytes:
+        """Read the file, prepare what it says, and give it to the others as it was read."""
+        source = await self._read()
+        self._change = await self.stack.prepare(source)
+        return pickle.dumps(source)
+
+    async def _read(self) -> Source:
+        try:
+            return await asyncio.to_thread(self.stack.read)
+        except Exception as error:
+            await self.stack.abandon(None, error)
+            raise
+
+    async def prepare(self, proposal: bytes) -> None:
+        """Prepare what another worker has read."""
+        self._change = await self.stack.prepare(pickle.loads(proposal))
+
+    async def commit(self) -> dict[str, Any]:
+        """Let it answer."""
+        change, self._change = self._change, None
+        assert change is not None
+        return self._told(self.stack.version.digest, await self.stack.commit(change))
+
+    async def abandon(self, error: Exception) -> None:
+        """Forget it."""
+        change, self._change = self._change, None
+        await self.stack.abandon(change, error)
+
+    def reason(self, error: Exception) -> bytes:
+        """An error with the files that it is about, for another worker."""
+        return pickle.dumps(error if isinstance(error, StackErrors) else ConfigError(_said(error)))
+
+    def error(self, reason: bytes) -> Exception:
+        """The error of another worker."""
+        found: Exception = pickle.loads(reason)
+        return found
 
     # -- the admin API
 
@@ -184,6 +223,10 @@ class StackRun:
         from .doors import add_routes  # aiohttp's server costs 0.3 s, which a process without an admin API does not pay
 
         add_routes(app, self.stack)
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, BlocksError) else f"{type(error).__name__}: {error}"
 
 
 def refuse_unservable(stack: Stack) -> None:

@@ -34,11 +34,8 @@ def run(file: Path, **flags: Any) -> None:
 
     sys.path.insert(0, "")  # applications by import path are looked for here first (uvicorn's --app-dir)
 
-    def load() -> Stack:
-        return Stack.load(file, workers=flags["workers"])
-
     try:
-        stack = load()
+        stack = Stack.load(file, workers=flags["workers"])
         serving = _serving(stack, flags)
     except StackErrors as error:
         click.echo(error.report(), err=True)
@@ -54,7 +51,7 @@ def run(file: Path, **flags: Any) -> None:
 
     from .process import StackJob
 
-    run_job(StackJob(stack, load, serving, flags["drain_timeout"]))
+    run_job(StackJob(stack, serving, flags["drain_timeout"]))
 
 
 def _serving(stack: Any, flags: dict[str, Any]) -> Serving:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,23 @@ class Source:
         self.base = base if base is not None else path.parent if path is not None else Path()
         self.tables = tables
         self._files: dict[At, tuple[File, int]] = {}
+        self._named: dict[Path, File] = {}
+
+    def read(self, path: Path, environment: Mapping[str, str]) -> File:
+        """A file that a table names, read once for this source however often it is asked for. Raises ``ConfigErrors``."""
+        found = self._named.get(path)
+        if found is None:
+            found = self._named[path] = read(path, environment)
+        return found
+
+    def read_all(self, environment: Mapping[str, str]) -> None:
+        """Read the gateways' own files. What is wrong with one is told by who makes that gateway."""
+        gateways = self.tables.get("gateways")
+        for name, table in gateways.items() if isinstance(gateways, Mapping) else ():
+            file = table.get("file") if isinstance(table, Mapping) else None
+            if isinstance(file, str):
+                with suppress(ConfigErrors):
+                    self.read(self.folder(("gateways", name)) / file, environment)
 
     def own(self, at: At, file: File, strip: int = 0) -> None:
         """What is at ``at`` and below stands in ``file``, there without the first ``strip`` keys."""
@@ -99,6 +117,9 @@ class StackErrors(ConfigErrors):
     def __init__(self, complaints: list[Complaint], origin: Source) -> None:
         super().__init__(complaints)
         self.origin = origin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StackErrors, (self.complaints, self.origin)
 
     def report(self) -> str:
         """For people: file:line:column, what is wrong, the line underlined."""

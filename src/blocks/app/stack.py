@@ -19,9 +19,10 @@ from blocks.core.clock import SYSTEM, Clock
 from blocks.core.config.complaint import Complaint
 from blocks.core.quantities import seconds
 from blocks.core.status import Status, worst
+from blocks.core.turns import short_turns
 from blocks.http.handler import Handler, chain, status_of
 
-from .change import Change
+from .change import Change, refused
 from .listeners import Ground, Listener
 from .lives import Life, Lives
 from .node import Node
@@ -38,7 +39,8 @@ async def at_once(make: Callable[[], Version]) -> Version:
 
 async def in_a_thread(make: Callable[[], Version]) -> Version:
     """Make a version in a thread, so that requests go on meanwhile."""
-    return await asyncio.to_thread(make)
+    with short_turns():
+        return await asyncio.to_thread(make)
 
 
 class Given(NamedTuple):
@@ -230,21 +232,69 @@ class Stack:
                 def source() -> Source:
                     return found
 
-            change = Change(self)
-            try:
-                version = await self.aside(lambda: _made(source(), self.given, self.version))
-                await change.apply(version)
-            except Exception as error:
-                self.last_error = change.refuse(error)
-                raise
-            self.last_error = ""
+            change = await self._prepared(source)
+            version = await self._commit(change)
             self._source = source
-            self.reloads += 1
-            self.loaded = self.given.clock.wall()
-            task = asyncio.get_running_loop().create_task(change.retire())
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
             return version
+
+    async def prepare(self, source: Source) -> Change:
+        """Make and start what ``source`` says, which answers nothing until ``commit``; that or ``abandon`` must follow.
+
+        Raises ``ConfigError`` with everything that is wrong, and has left nothing then.
+        """
+        await self._changing.acquire()
+        try:
+            return await self._prepared(lambda: source)
+        except BaseException:
+            self._changing.release()
+            raise
+
+    async def commit(self, change: Change) -> Version:
+        """Let what was prepared answer. Returns when it does; what is gone finishes its requests behind."""
+        try:
+            return await self._commit(change)
+        finally:
+            self._changing.release()
+
+    async def abandon(self, change: Change | None, error: Exception) -> None:
+        """Forget what was prepared, if anything was, and tell why."""
+        try:
+            if change is not None:
+                await change.undo()
+            self.last_error = refused(error)
+        finally:
+            if change is not None:
+                self._changing.release()
+
+    async def _prepared(self, source: Callable[[], Source]) -> Change:
+        change = Change(self)
+        try:
+            await change.prepare(await self.aside(lambda: _made(source(), self.given, self.version)))
+        except Exception as error:
+            self.last_error = refused(error)
+            raise
+        return change
+
+    async def _commit(self, change: Change) -> Version:
+        version = await change.commit()
+        self.last_error = ""
+        self.reloads += 1
+        self.loaded = self.given.clock.wall()
+        task = asyncio.get_running_loop().create_task(change.retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return version
+
+    def read(self) -> Source:
+        """What the file says now, the files of its gateways too: one process may read it for several. Raises ``StackErrors``."""
+        source = self._source()
+        source.read_all(self.given.environment)
+        return source
+
+    def anew(self, source: Source) -> Stack:
+        """A stack of that source as this one was made of its own, and with draws of its own: for another process."""
+        given = self.given._replace(random=Random())
+        return Stack(_made(source, given, None), given, self._source)
 
     @property
     def retiring(self) -> int:

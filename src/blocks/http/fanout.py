@@ -24,9 +24,17 @@ _BODY = 1024 * 1024  # bytes of a request that is passed on
 
 
 async def fan_out(
-    serving: Serving, workers: Sequence[str], ready: Callable[[dict[str, Any]], None], lifeline: int
+    serving: Serving,
+    workers: Sequence[str],
+    ready: Callable[[dict[str, Any]], None],
+    lifeline: int,
+    *,
+    together: bool = False,
 ) -> int:
-    """Serve the admin API until SIGTERM, or until ``lifeline`` shows that the parent is gone. ``workers`` are their sockets' paths."""
+    """Serve the admin API until SIGTERM, or until ``lifeline`` shows that the parent is gone. ``workers`` are their sockets' paths.
+
+    With ``together`` a reload that one worker is asked for is made by all.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -45,6 +53,8 @@ async def fan_out(
     app.router.add_get("/config", asker.config)
     app.router.add_post("/v1/drain", asker.drain)
     app.router.add_get("/events", asker.events)
+    if together:
+        app.router.add_post("/v1/reload", asker.reload)
     app.router.add_route("*", "/{path:.*}", asker.all)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     try:
@@ -131,6 +141,22 @@ class _Asker:
         answers = await self._ask(request.method, request.path_qs, await request.read(), headers)
         status = max(status for status, _ in answers)
         return web.json_response({"workers": [{"status": code, "body": body} for code, body in answers]}, status=status)
+
+    async def reload(self, request: web.Request) -> web.Response:
+        """The answer of a worker that speaks for all: of the last, as the first is the one that reads and may die of what it reads.
+
+        Another one is asked when there is none; never when it died over this, as the next would, too.
+        """
+        status, body = 502, {"error": "no worker serves now"}
+        for session in reversed(self._sessions):
+            try:
+                async with session.get("http://localhost/livez"):
+                    pass
+            except (aiohttp.ClientError, TimeoutError):
+                continue
+            status, body = await _one(session, "POST", request.path_qs, b"", {})
+            break
+        return web.json_response({"workers": [{"status": status, "body": body}]}, status=status)
 
     async def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> list[tuple[int, Any]]:
         return list(await asyncio.gather(*(_one(session, method, path, body, headers) for session in self._sessions)))

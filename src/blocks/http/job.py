@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from .admin import Subject
+    from .council import Seat
 
 Spot = tuple[str, str]
 """A listener's name and one of its addresses, as they were written; the name is "" where there is only one."""
@@ -28,13 +29,14 @@ class Place(NamedTuple):
 
     ``where`` are addresses with ports resolved, shared by SO_REUSEPORT; ``held`` are sockets of the parent's. When ``lifeline``, a pipe
     that the parent holds the other end of, comes to its end, the parent is gone and the worker leaves, too. ``notifier`` lets the parent
-    know that the loop turns.
+    know that the loop turns. With a ``seat`` it changes together with the other workers.
     """
 
     where: Mapping[Spot, Sequence[str]]
     held: Mapping[Spot, Sequence[socket.socket]]
     lifeline: int
     notifier: Notifier
+    seat: Seat | None = None
 
 
 class Run(Protocol):
@@ -83,6 +85,11 @@ class Job(Protocol):
     @property
     def spots(self) -> Sequence[Spot]:
         """Where it listens."""
+        ...
+
+    @property
+    def together(self) -> bool:
+        """Whether several workers reload as one: its runs are ``delegate.Together``."""
         ...
 
     def begin(self, place: Place | None) -> Run:

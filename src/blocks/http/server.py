@@ -107,6 +107,7 @@ class Server:
         self._bound: list[str] = []
         self._paths: list[str] = []
         self._stack: AsyncExitStack | None = None
+        self._accepting = False
         self.service: Service | None = None
 
     @property
@@ -129,8 +130,12 @@ class Server:
     ) -> None:
         await self.stop()
 
-    async def start(self) -> None:
-        """Enter the handler's parts, then listen. When it returns, a connection is accepted."""
+    async def start(self, *, accept: bool = True) -> None:
+        """Enter the handler's parts, then listen. When it returns, a connection is accepted.
+
+        With ``accept`` False it only listens, and the kernel lets clients wait until ``accept`` is called.
+        """
+        self._accepting = accept
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(running(self.handler))
@@ -153,6 +158,14 @@ class Server:
             for given in self._sockets:
                 await self._adopt(loop, service, given)
             self._stack = stack.pop_all()
+
+    async def accept(self) -> None:
+        """Take the connections that come from now on, and those that wait."""
+        if not self._accepting:
+            self._accepting = True
+            for listener in self._listeners:
+                await listener.start_serving()
+                deepen(listener, BACKLOG)
 
     async def _open(
         self, loop: asyncio.AbstractEventLoop, service: Service, address: str, parsed: tuple[str, int] | str | None
@@ -191,12 +204,13 @@ class Server:
                 bound = _bind_path(
                     address
                 )  # by create_unix_server the path would go with it, also when a successor has it (3.13)
-                listener = await loop.create_server(accept, sock=bound, backlog=burst)
+                listener = await loop.create_server(accept, sock=bound, backlog=burst, start_serving=self._accepting)
                 self._paths.append(address)
                 self._bound.append(f"unix:{address}")
             else:
                 host, port = address
-                more: dict[str, Any] = {"reuse_port": True} if self._reuse_port else {}
+                more: dict[str, Any] = {"start_serving": self._accepting}
+                more |= {"reuse_port": True} if self._reuse_port else {}
                 listener = await loop.create_server(accept, host, port, ssl=self._tls, backlog=burst, **more)
                 self._bound.extend(name_of(one) for one in listener.sockets)
         except OSError as error:
@@ -210,7 +224,9 @@ class Server:
     async def _adopt(self, loop: asyncio.AbstractEventLoop, service: Service, given: socket.socket) -> None:
         """Listen on a socket that somebody else has bound: a parent process, or systemd."""
         tls = self._tls if given.family != socket.AF_UNIX else None
-        listener = await loop.create_server(lambda: Inbound(service), sock=given, ssl=tls, backlog=service.burst)
+        listener = await loop.create_server(
+            lambda: Inbound(service), sock=given, ssl=tls, backlog=service.burst, start_serving=self._accepting
+        )
         deepen(listener, BACKLOG)
         self._bound.append(name_of(given))
         self._listeners.append(listener)

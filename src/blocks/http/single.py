@@ -38,6 +38,11 @@ class SingleJob:
         self.extend = extend
 
     @property
+    def together(self) -> bool:
+        """No: what each worker reloads is the handler's own."""
+        return False
+
+    @property
     def spots(self) -> Sequence[Spot]:
         """Where it listens."""
         return [("", address) for address in self.serving.listen]

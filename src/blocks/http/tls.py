@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from blocks.core.clock import SYSTEM, Clock
 from blocks.core.errors import ConfigError
@@ -62,8 +62,17 @@ class Certificates:
 
     def reload(self) -> None:
         """Read the files anew, for handshakes from now on. Raises ``ConfigError`` and changes nothing when one of them is bad."""
-        self._table = self._load()
-        events().info("certificates-reloaded", certificates=[certificate for certificate, _ in self.files])
+        self.prepare()()
+
+    def prepare(self) -> Callable[[], None]:
+        """Read the files anew; what it returns puts them into force, and cannot fail. Raises ``ConfigError`` when one of them is bad."""
+        table = self._load()
+
+        def take() -> None:
+            self._table = table
+            events().info("certificates-reloaded", certificates=[certificate for certificate, _ in self.files])
+
+        return take
 
     @property
     def expires(self) -> float:

@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from blocks.core.notify import Notifier
 
 from .job import Job, Place, Run, ready_line
 from .options import Serving
+
+if TYPE_CHECKING:
+    from .delegate import Delegate, Together
 
 FINE, FAILURE, USAGE, CONFIGURATION, CANNOT_BIND, DRAIN_TIMED_OUT = range(6)
 """Exit codes."""
@@ -41,6 +44,7 @@ class Worker:
         self._hurry = asyncio.Event()
         self._signals = 0
         self._run: Run | None = None
+        self._delegate: Delegate | None = None
 
     async def run(self) -> int:
         """Serve. Raises ``ConfigError`` and ``CannotBind`` before it is ready, nothing of the kind afterwards."""
@@ -50,6 +54,7 @@ class Worker:
             await run.start()
             stack.push_async_callback(run.stop)
             self._run = run
+            await self._take_part(run, stack)
             admin = await self._admin(run, stack)
             gc.collect()
             gc.freeze()
@@ -85,9 +90,21 @@ class Worker:
 
     def reload(self) -> None:
         """Begin to reload; before there is anything that serves, there is nothing to reload."""
-        if self._run is not None:
+        if self._delegate is not None:
+            self._delegate.want()
+        elif self._run is not None:
             self._notifier.reloading()
             self._run.hang_up(self._notifier.ready)
+
+    async def _take_part(self, run: Run, stack: AsyncExitStack) -> None:
+        """Change with the other workers from now on, where they change together."""
+        seat = None if self._place is None else self._place.seat
+        if seat is not None:
+            from .channel import Channel
+            from .delegate import Delegate
+
+            delegate = Delegate(Channel(seat.end), cast("Together", run), seat.number)
+            self._delegate = await stack.enter_async_context(delegate)
 
     def _listen_to_signals(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
@@ -112,7 +129,7 @@ class Worker:
 
         subject = run.subject(self.leave)
         subject.draining = self._stopping.is_set
-        reload = subject.reload
+        reload = subject.reload if self._delegate is None else self._delegate.reload
 
         async def told() -> Any:
             self._notifier.reloading()

@@ -15,10 +15,10 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from blocks.core.activation import inherited, is_inherited
 from blocks.core.backoff import Backoff
@@ -30,6 +30,9 @@ from .process import announce, run_loop
 from .pulse import Pulse
 from .server import BACKLOG, CannotBind, name_of, parse_address
 from .worker import FAILURE, FINE, LEAVE, Worker
+
+if TYPE_CHECKING:
+    from .council import Council, Seat
 
 _READY_WITHIN = 30.0  # seconds for a worker to become ready
 _STEADY = 10.0  # seconds after which a worker that dies is replaced at once again
@@ -59,6 +62,11 @@ class _Supervisor:
         self._signals = 0
         self._notifier = Notifier()
         self._pulse = Pulse(self._notifier)
+        self._council: Council | None = None
+        if job.together:
+            from .council import Council
+
+            self._council = Council()
 
     def run(self) -> int:
         """The parent's life."""
@@ -80,6 +88,8 @@ class _Supervisor:
             for sock in (*self._bound, *(sock for held in self._held.values() for sock in held)):
                 sock.close()
             self._pulse.close()
+            if self._council is not None:
+                self._council.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> None:
@@ -103,7 +113,9 @@ class _Supervisor:
     def _watch(self, reading: int) -> None:
         """Wait for signals and for the time to start somebody again."""
         while self._children or (self._due and not self._stopping):
-            ready, _, _ = select.select([reading, self._pulse.reading], [], [], self._wait())
+            heard, told = self._ends()
+            heard += [reading, self._pulse.reading]
+            ready, _, _ = select.select(heard, told, [], self._wait())
             self._pulse.receive()
             for number in os.read(reading, 64) if reading in ready else b"":
                 if number in (signal.SIGTERM, signal.SIGINT):
@@ -113,11 +125,10 @@ class _Supervisor:
                 elif number == LEAVE and not self._stopping:
                     self._stop()
                 elif number == signal.SIGHUP:
-                    self._notifier.reloading()
-                    self._forward(signal.SIGHUP)
-                    self._notifier.ready()  # each worker says in its log how its reload went
+                    self._hang_up()
             self._reap()
             now = time.monotonic()
+            self._agree(ready, now)
             if not self._stopping:
                 self._respawn(now)
             self._pulse.beat(now, self._serving_now(now))
@@ -126,7 +137,40 @@ class _Supervisor:
         """Seconds that nothing is to be done unless somebody says something; None for as long as that takes."""
         now = time.monotonic()
         dates = [self._pulse.wait(now), max(0.0, min(self._due)[0] - now) if self._due and not self._stopping else None]
+        if self._council is not None and self._council.due is not None and not self._stopping:
+            dates.append(max(0.0, self._council.due - now))
         return min((date for date in dates if date is not None), default=None)
+
+    # -- reload
+
+    def _hang_up(self) -> None:
+        """Reload: all workers as one where they can, else each by itself."""
+        self._notifier.reloading()
+        if self._council is not None:
+            self._council.want(time.monotonic())
+            return
+        self._forward(signal.SIGHUP)
+        self._notifier.ready()  # each worker says in its log how its reload went
+
+    def _ends(self) -> tuple[list[Any], list[Any]]:
+        """The ends of the workers' channels that may be read, and those that something waits for."""
+        if self._council is None or self._stopping:
+            return [], []
+        council = self._council
+        return [channel.end for channel in council.reading()], [channel.end for channel in council.writing()]
+
+    def _agree(self, ready: Collection[object], now: float) -> None:
+        """Take the workers' change a step on. Who missed it begins anew, with what is in force."""
+        if self._council is None or self._stopping:
+            return
+        before = self._council.changes
+        for stale in self._council.turn(ready, now):
+            events().warning("worker-replaced", worker=stale, reason="it does not have the version in force")
+            for pid, (number, _) in self._children.items():
+                if number == stale:
+                    os.kill(pid, signal.SIGTERM)
+        if self._council.changes != before:
+            self._notifier.ready()
 
     def _serving_now(self, now: float) -> list[int]:
         """The workers whose loops should turn: those that are not just starting."""
@@ -177,15 +221,18 @@ class _Supervisor:
     def _spawn(self, number: int) -> int:
         """Fork child ``number``; the descriptor that says when it is ready, and closes when it is not to be."""
         reading, writing = os.pipe()
+        seat = None if self._council is None or number == self._serving.workers else self._council.seat(number)
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            self._child(number, writing)
+            self._child(number, writing, seat)
         os.close(writing)
+        if seat is not None:
+            seat.end.close()
         self._children[pid] = (number, time.monotonic())
         return reading
 
-    def _child(self, number: int, writing: int) -> NoReturn:
+    def _child(self, number: int, writing: int, seat: Seat | None) -> NoReturn:
         """A child's whole life."""
         code = FAILURE
         try:
@@ -196,6 +243,8 @@ class _Supervisor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everybody: the parent says what it means
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves there is nothing to reload
             os.close(self._lifeline[1])
+            if self._council is not None:
+                self._council.close()
 
             def ready(line: dict[str, Any]) -> None:
                 with suppress(BrokenPipeError):  # nobody listens to a worker that replaces another
@@ -205,23 +254,22 @@ class _Supervisor:
             if number == self._serving.workers:
                 from .fanout import fan_out
 
-                code = run_loop(
-                    fan_out(self._serving, [self._admin_path(n) for n in range(number)], ready, self._lifeline[0])
-                )
+                paths = [self._admin_path(n) for n in range(number)]
+                code = run_loop(fan_out(self._serving, paths, ready, self._lifeline[0], together=self._job.together))
             else:
-                code = run_loop(self._work(number, ready))
+                code = run_loop(self._work(number, ready, seat))
         except BaseException as error:
             os.write(2, f"blocks: worker {number}: {error!r}\n".encode())
         finally:
             os._exit(code)
 
-    def _work(self, number: int, ready: Callable[[dict[str, Any]], None]) -> Any:
+    def _work(self, number: int, ready: Callable[[dict[str, Any]], None], seat: Seat | None) -> Any:
         for bound in self._bound:
             bound.close()
         serving = self._serving
         if serving.admin is not None:
             serving = replace(serving, admin=f"unix:{self._admin_path(number)}", admin_token_file=None)
-        place = Place(self._where, self._held, self._lifeline[0], self._pulse.of(number))
+        place = Place(self._where, self._held, self._lifeline[0], self._pulse.of(number), seat)
         return Worker(self._job, ready, place, serving).run()
 
     def _reap(self) -> None:
@@ -237,6 +285,8 @@ class _Supervisor:
                     self._code = max(self._code, code if code >= 0 else FAILURE)
                 continue
             now = time.monotonic()
+            if self._council is not None:
+                self._council.left(number, now)
             if now - started > _STEADY:
                 self._backoffs[number].reset()
             wait = self._backoffs[number].next()

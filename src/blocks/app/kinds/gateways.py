@@ -7,7 +7,6 @@ from typing import Any
 
 from blocks.core.config.complaint import At, Complaint, ConfigErrors
 from blocks.core.config.read import Source as File
-from blocks.core.config.read import read
 from blocks.http.handler import walk
 
 from ..bench import Bench
@@ -64,7 +63,7 @@ def _file(table: Mapping[str, Any], bench: Bench) -> File:
             (*bench.at, "file"), home[0]
         )  # the key stays where it stands; all else is in the gateway's file
     try:
-        file = read(path, bench.environment)
+        file = bench.source.read(path, bench.environment)
     except ConfigErrors as error:
         if error.source is None:
             said = [one._replace(at=("file",), message=f"{path} {one.message}") for one in error.complaints]

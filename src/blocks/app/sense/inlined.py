@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from blocks.core.config.complaint import ConfigErrors
-from blocks.core.config.read import read
 
 from ..source import Source
 
@@ -30,7 +29,7 @@ def _whole(source: Source, name: str, table: Any, environment: Mapping[str, str]
         return {"file": file, **home[0].tables}  # the gateway was made: its place is its own file
     path = source.folder(at) / file
     try:
-        found = read(path, environment)
+        found = source.read(path, environment)
     except ConfigErrors:
         return table
     source.own(at, found, len(at))
