@@ -23,6 +23,7 @@ from blocks.core.logging import events
 from blocks.http import Request, Response, Server, Stream, TooLarge, Upstream, chain, direct
 from blocks.http.adapters import from_asgi, to_asgi
 from blocks.http.filters import body_limit, compress, forwarded, request_id, retry, timeout, trace_context
+from blocks.http.inbound import Inbound
 from blocks.http.tls import Certificates, client_context
 
 
@@ -235,3 +236,35 @@ async def test_a_request_through_all_filters_leaves_nothing_to_the_garbage_colle
         assert gc.collect() < 100
     finally:
         gc.enable()
+
+
+def test_closed_connections_on_uvloop_leave_nothing_to_the_garbage_collector() -> None:
+    async def ask(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(3):
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async def count() -> int:
+        async def answer(request: Request) -> Response:
+            return Response(204)
+
+        async with Server(answer, "127.0.0.1:0") as server:
+            port = int(server.addresses[0].rpartition(":")[2])
+            await ask(port)
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):
+                    await ask(port)
+                while server.service is not None and server.service.connections:
+                    await asyncio.sleep(0)
+                return sum(type(one) is Inbound for one in gc.get_objects())
+            finally:
+                gc.enable()
+
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(count()) <= 2
