@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import os
 from collections import defaultdict
 
-from blocks import Request, Response, connect
+from blocks import Broker, Request, Response
 
 
 class Service:
@@ -22,14 +21,14 @@ class Service:
 class BackOffice:
     """Two kinds of workers, each of which handles every order; asked over HTTP, it says what they have done."""
 
-    def __init__(self, *groups: str) -> None:
+    def __init__(self, bus: Broker, *groups: str) -> None:
         self.done: dict[str, list[str]] = defaultdict(list)
+        self._bus = bus
         self._groups = groups
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> "BackOffice":  # when the stack starts: the broker listens by now
-        url = f"blocks://127.0.0.1:{os.environ.get('SHOP_BROKER', '7400')}"
-        self._tasks = [asyncio.create_task(self._work(url, group)) for group in self._groups]
+    async def __aenter__(self) -> "BackOffice":  # when the stack starts: the broker runs by now
+        self._tasks = [asyncio.create_task(self._work(group)) for group in self._groups]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -38,8 +37,8 @@ class BackOffice:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _work(self, url: str, group: str) -> None:
-        async with connect(url) as client, client.subscribe("orders.*", group=group, start="earliest") as messages:
+    async def _work(self, group: str) -> None:
+        async with self._bus.subscribe("orders.*", group=group, start="earliest") as messages:
             async for message in messages:
                 self.done[group].append(message.payload.decode())
                 await message.ack()
@@ -48,6 +47,10 @@ class BackOffice:
         return Response.json(self.done, headers={"cache-control": "no-store"})
 
 
+def back_office(bus: Broker) -> BackOffice:
+    """Called with the broker of the stack, as ``needs`` says."""
+    return BackOffice(bus, "billing", "notification")
+
+
 alder, birch = Service("alder", "max-age=60"), Service("birch", "max-age=60")
 cedar, oak = Service("cedar", "no-store"), Service("oak", "no-store")
-back_office = BackOffice("billing", "notification")

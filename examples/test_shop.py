@@ -14,7 +14,7 @@ SHOP = Path(__file__).with_name("shop.toml")
 async def shop(blocks):
     """The shop, and the two catalogs that it asks here."""
     catalogs = await blocks.origins(2, Response(200, {"cache-control": "max-age=60"}, b"shoes"))
-    scripted = {"balancers.catalog.upstreams": catalogs, "apps.back_office.python": "shop_apps:oak"}
+    scripted = {"balancers.catalog.upstreams": catalogs, "apps.back_office": {"python": "shop_apps:oak"}}
     return await blocks.stack(SHOP, replace=scripted), *catalogs
 
 

@@ -116,6 +116,17 @@ class Bench:
             self.complain(at, f"there is no handler {name!r}{meant(name, self.places)}")
         return place
 
+    def part(self, name: str, *at: str | int) -> Any:
+        """The broker or handler of that name, for code that is given it; None, and noted, when there is none, or one of each."""
+        if name not in self.source.tables.get("brokers", ()):
+            if name in self.places:
+                return self.front(name, *at)
+            known = [*self.places, *self.source.tables.get("brokers", ())]
+            self.complain(at, f"there is no handler and no broker {name!r}{suggestion(name, known)}")
+        elif name in self.places:
+            self.complain(at, f"{name!r} is a handler and a broker: which one is needed?")
+        return self.brokers.get(name)
+
     def upstream(self, url: str, **settings: Any) -> Any:
         """An upstream of ours. Raises ``ConfigError``."""
         from blocks.http.upstream import Upstream

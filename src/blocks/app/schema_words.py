@@ -252,6 +252,7 @@ WORDS: dict[str, dict[str, str]] = {
     "AppTable": {
         "asgi": "module:attribute of an ASGI application.",
         "python": "module:attribute of a handler.",
+        "needs": "NAMEs of brokers and handlers: module:attribute is a function that is called with them and returns the application.",
         "lifespan": "Whether the application's lifespan is run; auto runs it when there is one.",
         "root_path": "Path under which the application stands.",
         "grace": "How long the application may take to shut down.",

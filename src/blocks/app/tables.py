@@ -355,10 +355,14 @@ class BrokerTable(Table):
 
 
 class AppTable(Table):
-    """``[apps.NAME]``: an ASGI application (its lifespan is run) or a handler of Python, by import path: exactly one of both."""
+    """``[apps.NAME]``: an ASGI application (its lifespan is run) or a handler of Python, by import path: exactly one of both.
+
+    With ``needs`` the import path is that of a function, which is given those parts of the stack and returns it.
+    """
 
     asgi: str | None = None
     python: str | None = None
+    needs: list[str] = []
     lifespan: Literal["auto", "on", "off"] | None = None
     root_path: str | None = None
     grace: Duration | None = None

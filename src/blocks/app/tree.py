@@ -77,6 +77,12 @@ def _asks(graph: Graph, at: At, blocks: dict[str, Block]) -> Iterator[tuple[str,
     if at[0] == "gateways":
         yield from _routed(graph, at, blocks)
         return
+    if at[0] == "apps":
+        yield from (
+            (f"brokers.{name}", "")
+            for _, name in graph.view.texts((*at, "needs"))
+            if name in graph.view.names("brokers")
+        )
     for use in graph.uses.get(at, ()):
         if use.name in graph.homes:
             yield ".".join(map(str, graph.homes[use.name])), ""

@@ -83,6 +83,9 @@ def _uses(view: View, at: At, table: Mapping[str, Any]) -> Iterator[Use]:
         for place, text in view.texts((*at, "origin")):
             if not is_url(text):
                 yield Use(place, text)
+    elif at[0] == "apps":
+        brokers = view.names("brokers")
+        yield from (Use(place, name) for place, name in view.texts((*at, "needs")) if name not in brokers)
     elif at[0] == "gateways":
         own = _keys(table.get("services"))
         for place, name in services(table):
@@ -172,7 +175,7 @@ def unasked(graph: Graph) -> Iterator[Complaint]:
         return  # a name is wrong: who knows which was meant
     used = {graph.homes[use.name] for uses in graph.uses.values() for use in uses if use.name in graph.homes}
     for at in graph.homes.values():
-        if at not in asked and at not in used:
+        if at not in asked and at not in used and not view.given((*at, "needs")):  # a worker beside the handlers
             place = (*at, "file") if view.given((*at, "file")) else at
             yield Complaint(place, f"nothing serves or asks [{at[0]}.{at[1]}]", "warning")
 
