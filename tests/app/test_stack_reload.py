@@ -379,3 +379,22 @@ async def test_a_file_that_is_empty_at_the_moment_does_not_end_what_serves(tmp_p
                     await stack.reload()
                 assert "nothing listens" in stack.last_error
                 assert (await get(client, "/kept/1"))[0] == 200
+
+
+async def test_a_gateways_own_file_is_read_anew_where_the_tables_were_given_in_code(tmp_path: Path):
+    async with origins("one") as [(_, url)]:
+        file = tmp_path / "gateway.toml"
+        file.write_text('[[routes]]\npath = "/a"\nservice = "one"\n')
+        tables = {
+            "servers": {"public": {"listen": "127.0.0.1:0", "handler": "front"}},
+            "gateways": {"front": {"file": "gateway.toml"}},
+            "upstreams": {"one": {"url": url}},
+        }
+        async with (
+            loaded(tables, base=tmp_path) as stack,
+            asking(stack.servers["public"].url) as client,
+        ):
+            assert (await get(client, "/b"))[0] == 404
+            file.write_text('[[routes]]\npath = "/b"\nservice = "one"\n')
+            await stack.reload()
+            assert (await get(client, "/b"))[0] == 200

@@ -94,10 +94,9 @@ class Stack:
         given = Given(clock, random or Random(), os.environ if environment is None else environment, workers)
         if isinstance(stack, Mapping):
             tables = dict(stack)
-            found = of_tables(tables, None if base is None else Path(base))
 
             def source() -> Source:
-                return found
+                return of_tables(tables, None if base is None else Path(base))
         else:
             path = Path(stack)
 
@@ -227,10 +226,10 @@ class Stack:
         async with self._changing:
             source = self._source
             if tables is not None:
-                found = of_tables(tables, self.version.source.base)
+                given, folder = dict(tables), self.version.source.base
 
                 def source() -> Source:
-                    return found
+                    return of_tables(given, folder)
 
             change = await self._prepared(source)
             version = await self._commit(change)
