@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from blocks.app.stack import Stack as Stack
     from blocks.balancer import LoadBalancer as LoadBalancer
     from blocks.broker import Broker as Broker
     from blocks.broker import connect as connect
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from blocks.http.adapters import to_asgi as to_asgi
 
 _HOMES = {
+    "Stack": "blocks.app.stack",
     "LoadBalancer": "blocks.balancer",
     "Broker": "blocks.broker",
     "connect": "blocks.broker",

@@ -136,3 +136,11 @@ def test_what_cannot_be_given_is_told(tmp_path: Path, module: str, old: str, new
     assert old in STACK
     path = written(tmp_path, STACK.replace(old, new).replace("MODULE", module))
     assert any(says in one.message for one in examine(path, {}).errors), examine(path, {}).found
+
+
+def test_a_stack_is_among_the_names_of_the_package():
+    import blocks
+    from blocks.app.stack import Stack
+
+    assert blocks.Stack is Stack
+    assert "Stack" in dir(blocks)
