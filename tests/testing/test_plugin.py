@@ -272,3 +272,28 @@ def test_collecting_imports_nothing_of_ours_but_the_plug_in():
     took, _, modules = done.stdout.partition(" ")
     assert modules.strip() == "['blocks', 'blocks.testing', 'blocks.testing.plugin']"
     assert float(took) < 500  # a bound against accidents; the figure itself is in docs/how-to/test-with-blocks.md
+
+
+def test_a_wait_for_what_never_comes_ends_and_shows_where_it_waited(tmp_path: Path):
+    code, output = run(
+        tmp_path,
+        """
+import asyncio, pytest
+async def test_spins(blocks):
+    broker = await blocks.broker()
+    client = await blocks.client(broker)                    # heartbeats: there is always a next timer
+    await anext(aiter(client.subscribe("orders", group="g")))  # never comes
+@pytest.mark.blocks(timeout=0.2)
+async def test_sleeps(blocks):
+    await asyncio.Event().wait()                            # nothing is planned at all
+async def test_is_quick(blocks):
+    await blocks.clock.sleep("1h")
+""",
+        *ASYNCIO,
+        "--blocks-timeout=0.5",
+    )
+    assert code == 1
+    assert "2 failed, 1 passed" in output
+    assert "TimeoutError: 0.5 s of real time and" in output
+    assert "TimeoutError: 0.2 s of real time and 0 s of virtual time have passed" in output
+    assert "# never comes" in output

@@ -13,6 +13,7 @@ from blocks.broker.log.disk import RealFile
 from blocks.core.errors import UpstreamTimeout
 from blocks.http import Server
 from blocks.testing import Kit, LoopClock, VirtualLoop, until
+from blocks.testing.patience import patience
 
 
 def virtually(work):
@@ -244,3 +245,34 @@ def test_a_thread_that_was_told_of_is_waited_for_at_real_pace():
             assert blocks.virtual
 
     virtually(work())
+
+
+def test_patience_is_real_time_and_ends_only_what_waits_in_vain():
+    async def ticking() -> None:
+        while True:
+            await asyncio.sleep(1)
+
+    async def in_vain(limit: float) -> None:
+        ticks = asyncio.create_task(ticking())
+        try:
+            async with patience(limit):
+                await asyncio.Event().wait()
+        finally:
+            ticks.cancel()
+
+    async def in_time() -> str:
+        async with patience(60):
+            await asyncio.sleep(86_400)
+        return "done"
+
+    async def cancelled() -> None:
+        async with patience(60):
+            asyncio.current_task().cancel()
+            await asyncio.sleep(1)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        with pytest.raises(TimeoutError, match=r"0\.05 s of real time and .* of virtual time"):
+            runner.run(in_vain(0.05))
+        assert runner.run(in_time()) == "done"
+        with pytest.raises(asyncio.CancelledError):
+            runner.run(cancelled())

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from .kit import Kit
 
 SEED = 20_260_101  # any number is as good; the same one each run makes a failure come again
+TIMEOUT = 300.0  # s of real time: Bazel's for a test of moderate size
 _kit = pytest.StashKey["Kit"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--blocks-real-time`` and ``--blocks-seed``."""
+    """Add ``--blocks-real-time``, ``--blocks-seed`` and ``--blocks-timeout``."""
     group = parser.getgroup("blocks")
     group.addoption(
         "--blocks-real-time", action="store_true", help="run tests that use the fixture blocks in real time"
@@ -31,21 +32,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--blocks-seed", type=int, default=SEED, metavar="N", help="the seed of everything drawn (default: %(default)s)"
     )
+    group.addoption(
+        "--blocks-timeout", type=float, default=TIMEOUT, metavar="SECONDS",
+        help="real time that a test in virtual time may take; 0: any (default: %(default)s)",
+    )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker ``blocks``."""
     config.addinivalue_line(
-        "markers", "blocks(seed=None, real_time=None, leaks=True): settings of the fixture blocks for this test"
+        "markers",
+        "blocks(seed=None, real_time=None, leaks=True, timeout=None): settings of the fixture blocks for this test",
     )
 
 
 class Settings(NamedTuple):
-    """What holds for one test: its seed, whether time is real, whether leaks are looked for."""
+    """What holds for one test: its seed, whether time is real, whether leaks are looked for, how much real time it has."""
 
     seed: int
     real_time: bool
     leaks: bool
+    timeout: float
 
 
 def _settings(item: pytest.Item) -> Settings:
@@ -57,6 +64,7 @@ def _settings(item: pytest.Item) -> Settings:
         config.getoption("--blocks-seed") if seed is None else seed,
         config.getoption("--blocks-real-time") if real is None else real,
         given.get("leaks", True),
+        given.get("timeout", config.getoption("--blocks-timeout")),
     )
 
 
@@ -75,18 +83,22 @@ def _closing(function: Any, item: pytest.Item) -> Any:
     @functools.wraps(function)
     async def closed(*args: Any, **kwargs: Any) -> None:
         from .leaks import Held, Watch, settled
+        from .patience import patience
 
+        limit = _settings(item).timeout
         kit = item.stash[_kit]
         if not _settings(item).leaks:
             try:
-                await function(*args, **kwargs)
+                async with patience(limit):
+                    await function(*args, **kwargs)
             finally:
                 await kit.close()
             return
         before = Held.now() if not kit.used else None
         with Watch() as watch:
             try:
-                await function(*args, **kwargs)
+                async with patience(limit):
+                    await function(*args, **kwargs)
             finally:
                 await kit.close()
             del args, kwargs

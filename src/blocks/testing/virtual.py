@@ -64,6 +64,7 @@ class _Warp(selectors.BaseSelector):
         self.now = START
         self.jumps = 0
         self.jobs = 0  # calls under way in executors
+        self.patience: tuple[float, Callable[[], None]] | None = None  # until when in real time, and whom to call then
         self._real = selectors.DefaultSelector()
         self._sounding = _Sounding()
         self._known = frozenset(threading.enumerate())
@@ -71,7 +72,7 @@ class _Warp(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Events that are there; when there are none, the clock moves by ``timeout``."""
         events = self._real.select(0)
-        if events or (timeout is not None and timeout <= 0):
+        if events or (timeout is not None and timeout <= 0) or self._impatient():
             return events
         if self.jobs or timeout is None:
             return self._at_real_pace(timeout)
@@ -85,11 +86,21 @@ class _Warp(selectors.BaseSelector):
     def _at_real_pace(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         """A thread is at work for us, or nothing is planned: time passes as it does outside."""
         began = time.monotonic()
+        if timeout is None and self.patience is not None:
+            return self._real.select(max(0.0, self.patience[0] - began))
         events = self._real.select(timeout)
         passed = time.monotonic() - began
         if timeout is not None:
             self.now = round(self.now + (min(passed, timeout) if events else timeout), 9)
         return events
+
+    def _impatient(self) -> bool:
+        """Whether patience has come to its end just now; then it was told."""
+        if self.patience is None or time.monotonic() < self.patience[0]:
+            return False
+        over, self.patience = self.patience[1], None
+        over()
+        return True
 
     def _strangers(self) -> list[threading.Thread]:
         """Threads that have started since, of whose work we know nothing."""
@@ -164,6 +175,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def jumps(self) -> int:
         """How often the clock has jumped."""
         return self._warp.jumps
+
+    def patience(self, limit: float | None, over: Callable[[], None] | None = None) -> None:
+        """Call ``over`` once when ``limit`` seconds of *real* time have passed and the loop is idle; None takes it back."""
+        self._warp.patience = None if limit is None or over is None else (time.monotonic() + limit, over)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """As asyncio's; the clock keeps real time until the call has returned."""
