@@ -75,6 +75,12 @@ def test_switches_and_what_is_empty_are_told():
     }
 
 
+def test_a_table_of_secrets_tells_their_names_only():
+    assert masked({"signed": {"secrets": {"1": "sixteen bytes", "2": ""}, "prefixes": ["/"]}}) == {
+        "signed": {"secrets": {"1": "***", "2": ""}, "prefixes": ["/"]}
+    }
+
+
 def test_what_files_and_secret_variables_gave_is_masked_wherever_it_stands(tmp_path: Path):
     (tmp_path / "pin").write_text("hush-hush\n")
     (tmp_path / "c.toml").write_text(

@@ -23,6 +23,7 @@ _PATH = re.compile(
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.\-]*://)[^/@\s]+@", re.IGNORECASE)
 _QUERY = re.compile(r"(?P<name>[?&][^=&\s]*(?:token|secret|password|signature|key)[^=&\s]*=)[^&\s#]+", re.IGNORECASE)
 _HEADER = re.compile(r"(?P<scheme>\b(?:Bearer|Basic)\s+)\S+", re.IGNORECASE)
+_BY_NAME = "secrets"  # a table of them by their names, which are told
 _LONG_ENOUGH = 4  # characters: what is filled in and shorter, a port or a digit, is no secret, and stands everywhere
 
 
@@ -43,15 +44,18 @@ def is_secret(key: str) -> bool:
 
 def _masked(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, Mapping):
-        return {
-            key: MASK if isinstance(key, str) and is_secret(key) and _hides(item) else _masked(item, secrets)
-            for key, item in value.items()
-        }
+        return {key: _item(key, item, secrets) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_masked(item, secrets) for item in value]
     if isinstance(value, str):
         return _text(value, secrets)
     return value if value is None or isinstance(value, bool | int | float) else _text(str(value), secrets)
+
+
+def _item(key: Any, item: Any, secrets: list[str]) -> Any:
+    if key == _BY_NAME and isinstance(item, Mapping):
+        return {name: MASK if _hides(value) else value for name, value in item.items()}
+    return MASK if isinstance(key, str) and is_secret(key) and _hides(item) else _masked(item, secrets)
 
 
 def _hides(value: Any) -> bool:
