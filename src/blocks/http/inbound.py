@@ -158,7 +158,9 @@ class Inbound(Driver, asyncio.Protocol):
         if busy:
             self._record(gone)
         else:
-            self.request = None  # it holds this connection by ``inform``: the two would be left to the garbage collector
+            self.request = (
+                None  # it holds this connection by ``inform``: the two would be left to the garbage collector
+            )
         service.connection_gone()
 
     def pause_writing(self) -> None:
