@@ -108,6 +108,24 @@ async def test_4_for_an_admin_port_that_is_taken(tmp_path: Path, name: str):
 
 
 @ALL
+async def test_3_for_a_ports_file_that_cannot_be_written(tmp_path: Path, name: str):
+    where = str(tmp_path / "nowhere" / "ports.json")
+    code, out, errors = await command(*COMMANDS[name](tmp_path, "127.0.0.1:0", NOWHERE), "--ports-file", where)
+    assert (code, out) == (3, ""), errors
+    assert f"{where} cannot be written: No such file or directory" in errors
+    assert "Traceback" not in errors
+
+
+async def test_3_for_a_ports_file_that_cannot_be_written_by_the_parent_of_workers(tmp_path: Path):
+    flags = COMMANDS["run"](tmp_path, "127.0.0.1:0", NOWHERE)
+    where = str(tmp_path / "nowhere" / "ports.json")
+    code, out, errors = await command(*flags, "--workers", "2", "--ports-file", where)
+    assert (code, out) == (3, ""), errors
+    assert "cannot be written" in errors
+    assert "Traceback" not in errors
+
+
+@ALL
 async def test_3_for_an_admin_api_that_everybody_could_reach(tmp_path: Path, name: str):
     code, out, errors = await command(*COMMANDS[name](tmp_path, "127.0.0.1:0", NOWHERE), "--admin", "0.0.0.0:0")
     assert (code, out) == (3, ""), errors

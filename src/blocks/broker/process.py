@@ -172,8 +172,11 @@ def _announce(settings: Settings, ready: dict[str, Any]) -> None:
     if settings.ports_file is not None:
         path = Path(settings.ports_file)
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(line + "\n")
-        temporary.replace(path)  # whoever waits for the file never reads half of it
+        try:
+            temporary.write_text(line + "\n")
+            temporary.replace(path)  # whoever waits for the file never reads half of it
+        except OSError as error:
+            raise ConfigError(f"the ports file {path} cannot be written: {error.strerror}") from error
     print(line, flush=True)
 
 

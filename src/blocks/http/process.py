@@ -73,13 +73,16 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 def announce(line: dict[str, Any], ports_file: str | None) -> None:
-    """Print the ready line, and write it to the ports file: whole, or not at all."""
+    """Print the ready line, and write it to the ports file: whole, or not at all. Raises ``ConfigError`` when that cannot be."""
     text = json.dumps(line)
     if ports_file is not None:
         draft = f"{ports_file}.{os.getpid()}.tmp"
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.replace(draft, ports_file)
+        try:
+            with open(draft, "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+            os.replace(draft, ports_file)
+        except OSError as error:
+            raise ConfigError(f"the ports file {ports_file} cannot be written: {error.strerror}") from error
     print(text, flush=True)
 
 
