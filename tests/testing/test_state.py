@@ -59,6 +59,31 @@ async def test_how_much_of_a_limit_is_left(blocks):
     assert limiter.level("ann") == pytest.approx(5, abs=0.01)
     with pytest.raises(ConfigError, match="not one limit"):
         gateway.limiter()
+    with pytest.raises(ConfigError, match="is per header:x-user: say which"):
+        limiter.level()
+
+
+async def test_a_limit_that_all_share_has_no_key(blocks):
+    from blocks.gateway import route
+
+    gateway = await blocks.gateway(route("/", blocks.upstream(await blocks.origin()), limit="5/min"))
+    assert [(await gateway.get("/")).status for _ in range(6)] == [200] * 5 + [429]
+    assert gateway.limiter().level() < 1
+    with pytest.raises(ConfigError, match="is one for all"):
+        gateway.limiter().level("127.0.0.1")
+
+
+async def test_a_link_stands_before_a_member_or_a_broker(blocks):
+    origin, broker = await blocks.origin("hello"), await blocks.broker()
+    link, wire = await blocks.link(origin), await blocks.link(broker)
+    lb = await blocks.balancer(link)
+    link.fault.next(1).reset()
+    answers = [(await lb.get("/")).body for _ in range(2)]
+    assert answers == [b"hello"] * 2
+    assert link.fault.seen >= 2
+    assert lb.endpoint(link).usable
+    client = await blocks.client(wire)
+    assert (await client.publish("orders", b"one")).offset == 0
 
 
 async def test_how_far_behind_a_group_is(blocks):

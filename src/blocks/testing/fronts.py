@@ -102,6 +102,14 @@ class Limiter:
     def _standing(self, key: str) -> tuple[float, float]:
         from blocks.gateway.limits.keys import short
 
+        shared = self._rule.limit.per == "all"
+        if shared == bool(key):
+            said = (
+                "is one for all: ask for level()"
+                if shared
+                else f"is per {self._rule.limit.per}: say which, as in level('ann')"
+            )
+            raise ConfigError(f"the limit {self._rule.name!r} {said}")
         tier = self._rule.default
         if tier is None:
             raise ConfigError(f"the limit {self._rule.name!r} is none for those without a tier")

@@ -17,6 +17,7 @@ from blocks.http.upstream import Upstream
 
 from .clock import LoopClock
 from .disk import Disk
+from .door import Door
 from .front import Front
 from .fronts import BalancerFront, EdgeFront, GatewayFront
 from .link import Link
@@ -178,7 +179,7 @@ class Kit:
         return await self._keep(kind(make, name, self.clock, self.timeline))
 
     async def balancer(self, *members: Any, name: str | None = None, **settings: Any) -> BalancerFront:
-        """A load balancer over origins, other blocks, handlers or URLs; ``settings`` are ``LoadBalancer``'s."""
+        """A load balancer over origins, links to them, other blocks, handlers or URLs; ``settings`` are ``LoadBalancer``'s."""
         from blocks.balancer import LoadBalancer
 
         known = name or self._name("balancer")
@@ -272,11 +273,12 @@ class Kit:
         kept: Topology = await self._keep(made)
         return kept
 
-    async def client(self, broker: Broker, **settings: Any) -> Any:
-        """A connected client of a broker; ``settings`` are those of ``blocks.broker.connect``."""
+    async def client(self, broker: Broker | Link, **settings: Any) -> Any:
+        """A connected client of a broker, or of a link to one; ``settings`` are those of ``blocks.broker.connect``."""
         from blocks.broker import connect
 
-        return await self.enter(connect(broker.url, **settings))
+        url = "blocks://{}:{}".format(*broker.address) if isinstance(broker, Link) else broker.url
+        return await self.enter(connect(url, **settings))
 
     async def enter(self, part: Any) -> Any:
         """Enter any async context manager, and leave it at the end."""
@@ -290,7 +292,7 @@ class Kit:
         return {"clock": self.clock, "random": Random(self.random.random()), **settings}
 
     def _handler(self, member: Any) -> Any:
-        if isinstance(member, Origin):
+        if isinstance(member, Door):
             return self.upstream(member)
         if isinstance(member, Front):
             return member
