@@ -7,7 +7,7 @@ PEERS := $(VENV)/.peers
 
 .PHONY: demo test check lint types layers unit integration docs bench clean
 
-demo: $(READY)  ## the main job on real traffic: a balancer under load, a backend killed, a report (KEEP=1 stays up)
+demo: $(READY)  ## a shop of thirteen processes under load: kills, a purge, a release, a greedy client, a broker crash, and a report (KEEP=1 stays up)
 	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
 
 test: $(READY) $(PEERS) check integration docs  ## everything: lint, types, layers, unit, property, integration, docs
