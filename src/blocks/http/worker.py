@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from blocks.core.notify import Notifier
 
+from .garbage import kept_short
 from .job import Job, Place, Run, ready_line
 from .options import Serving
 
@@ -56,8 +56,7 @@ class Worker:
             self._run = run
             await self._take_part(run, stack)
             admin = await self._admin(run, stack)
-            gc.collect()
-            gc.freeze()
+            stack.enter_context(kept_short())
             # Imported here it would hold up the loop with the first event, 0.2 s in the middle of a failure.
             threading.Thread(target=import_module, args=("structlog",), daemon=True).start()
             line = ready_line(self._job, run.line(), admin)
