@@ -25,11 +25,11 @@ layers: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 -q -m "not integration" --ignore tests/docs
+	$(BIN)/python -m pytest -n 2 -q -m "not integration and not exhaustive" --ignore tests/docs
 
 # Real processes on a machine that others use too: what fails is run once more, and both runs are shown.
 integration: $(READY) $(PEERS)
-	$(BIN)/python -m pytest -q -m integration --durations 15 || $(BIN)/python -m pytest -q -m integration --last-failed
+	$(BIN)/python -m pytest -q -m "integration or exhaustive" --durations 15 || $(BIN)/python -m pytest -q -m "integration or exhaustive" --last-failed
 
 docs: $(READY)  ## run every snippet of the documentation
 	$(BIN)/python -m pytest -q tests/docs

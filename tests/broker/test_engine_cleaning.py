@@ -6,10 +6,14 @@ import asyncio
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from blocks.broker import Broker, TopicOptions
 from blocks.broker.log.verify import verify
 from blocks.core.clock import FakeClock
 from broker.recording import RecordingDisk, image
+
+pytestmark = pytest.mark.exhaustive  # runs with the integration tests
 
 OPTIONS = {"kv": TopicOptions(compact=True), "queue": TopicOptions(retain_messages=20)}
 

@@ -6,6 +6,7 @@ import os
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -15,6 +16,8 @@ from blocks.broker.message import TopicOptions
 from blocks.core.clock import FakeClock
 from broker.recording import RecordingDisk, image
 from broker.rig import Rig
+
+pytestmark = pytest.mark.exhaustive  # runs with the integration tests
 
 TOPICS = ("a", "b")
 KEYS = (None, b"x", b"y")

@@ -13,6 +13,8 @@ from blocks.core.status import Status
 from broker.recording import FailingDisk
 from broker.rig import Rig, ack, offsets, payloads
 
+pytestmark = pytest.mark.exhaustive  # runs with the integration tests
+
 
 def copied(disk: MemoryDisk) -> MemoryDisk:
     twin = MemoryDisk()

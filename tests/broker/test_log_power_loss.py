@@ -13,6 +13,8 @@ from blocks.core.clock import FakeClock
 from broker.recording import RecordingDisk, image
 from broker.rig import Rig, payloads
 
+pytestmark = pytest.mark.exhaustive  # runs with the integration tests
+
 FULL = bool(os.environ.get("BLOCKS_FULL"))
 SEEDS = 40 if FULL else 5
 IMAGES = 300 if FULL else 200

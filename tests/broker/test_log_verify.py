@@ -12,6 +12,8 @@ from blocks.broker.errors import NotFound
 from blocks.broker.log.disk import Locked
 from blocks.broker.log.verify import repair, verify
 
+pytestmark = pytest.mark.exhaustive  # runs with the integration tests
+
 
 async def written(path: Path) -> None:
     async with Broker(path, segment_bytes=8192) as broker:

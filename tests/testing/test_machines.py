@@ -15,6 +15,8 @@ from blocks.testing import Faults, strategies
 from blocks.testing.faultline import arm
 from blocks.testing.machines import CacheMachine, LimitMachine, QueueMachine, TopologyMachine
 
+pytestmark = pytest.mark.exhaustive  # runs with the integration tests
+
 FEW = settings(max_examples=3, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
 MORE = settings(FEW, max_examples=40, stateful_step_count=30)
 SEARCH = settings(
